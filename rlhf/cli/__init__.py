@@ -1,0 +1,55 @@
+"""Command line: words to calls.
+
+Takes: argv. Gives: results on standard output, remarks on standard error, an exit status (0 done, 1 refused, 2 wrong usage).
+Writes: nothing of its own. Never: holds logic that a notebook couldn't call, imports a heavy room before a command needs it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from rlhf.cli.boundary import answer_for, quiet_libraries
+
+
+def build() -> typer.Typer:
+    """The whole command tree."""
+    from rlhf.cli import adapter, alias, base, evaluate, feedback, people, reward, snapshot, system, web
+    from rlhf.cli import run as runs
+
+    app = typer.Typer(
+        name="rlhf",
+        help="Human feedback in, better model out: preferences train reward adapters behind versions that can be taken back.",
+        no_args_is_help=True,
+        add_completion=False,
+        rich_markup_mode=None,
+        pretty_exceptions_enable=False,
+    )
+    system.register(app)
+    for name, module in (("base", base), ("feedback", feedback), ("snapshot", snapshot), ("reward", reward),
+                         ("adapter", adapter), ("alias", alias), ("run", runs), ("people", people)):
+        app.add_typer(module.app, name=name)
+    evaluate.register(app)
+    web.register(app)
+    return app
+
+
+def main() -> None:
+    """The `rlhf` command."""
+    quiet_libraries()
+    words = sys.argv[1:]
+    try:
+        status = typer.main.get_command(build())(args=words, standalone_mode=False)
+    except BrokenPipeError:
+        sys.exit(0)
+    except (SystemExit, EOFError):
+        raise
+    except typer.Exit as stop:
+        sys.exit(stop.exit_code)
+    except BaseException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # a bare `rlhf feedback`: its help, as wrong usage
+            print(error, file=sys.stderr)
+            sys.exit(2)
+        sys.exit(answer_for(error, words))
+    sys.exit(status if isinstance(status, int) else 0)

@@ -1,0 +1,134 @@
+"""The one boundary between words and calls: options that every command has, results, errors and exit codes.
+
+A command is a function decorated with `@verb(app, "name")`. Its first argument is a `Run`; `--workspace`, `--json` and
+`--debug` are added here. Results go to standard output, everything else to standard error; exit 0 done, 1 refused or failed,
+2 wrong usage, and no traceback unless `--debug`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from rlhf.errors import BadUsage, RlhfError
+
+if TYPE_CHECKING:
+    from rlhf.store import Workspace
+
+
+@dataclass
+class Run:
+    """One call of one command."""
+
+    workspace_dir: Path
+    as_json: bool
+    debug: bool
+
+    def workspace(self, *, make: bool = False) -> Workspace:
+        """Open the workspace. make: a command that brings something in makes a missing one, and says so."""
+        from rlhf.errors import NotFound
+        from rlhf.store import Workspace
+
+        try:
+            return Workspace.open(self.workspace_dir)
+        except NotFound:
+            if not make:
+                raise
+            self.say(f"made a workspace at {self.workspace_dir}")
+            return Workspace.create(self.workspace_dir)
+
+    def say(self, text: str) -> None:
+        """Progress and remarks: standard error."""
+        print(text, file=sys.stderr, flush=True)
+
+    def result(self, value: Any, text: str) -> None:
+        """The command's answer: one JSON object with `--json`, else `text` for people."""
+        print(json.dumps(value, ensure_ascii=False, default=str, allow_nan=False) if self.as_json else text, flush=True)
+
+
+def verb(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register `function(run, ...)` as a command. Parameters after `run` are Typer's as usual; docstring = help."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        signature = inspect.signature(function, eval_str=True)
+        own = list(signature.parameters.values())[1:]
+
+        def call(**values: Any) -> None:
+            run = Run(values.pop("workspace_dir"), values.pop("as_json"), values.pop("debug"))
+            function(run, **values)
+
+        call.__name__, call.__doc__ = function.__name__, function.__doc__
+        call.__signature__ = signature.replace(parameters=[*(_keyword(p) for p in own), *_COMMON])  # type: ignore[attr-defined]
+        call.__annotations__ = {p.name: p.annotation for p in [*own, *_COMMON]}
+        app.command(name)(call)
+        return function
+
+    return register
+
+
+def _keyword(parameter: inspect.Parameter) -> inspect.Parameter:
+    return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+
+
+def _common(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+
+
+_COMMON = [
+    _common("workspace_dir", Path, typer.Option(
+        Path("workspace"), "--workspace", envvar="RLHF_WORKSPACE", help="The workspace folder.", metavar="DIR")),
+    _common("as_json", bool, typer.Option(False, "--json", help="One JSON object on standard output.")),
+    _common("debug", bool, typer.Option(False, "--debug", help="Show the traceback of an error.")),
+]
+
+
+def answer_for(error: BaseException, words: list[str]) -> int:
+    """Print an error as the contract wants it and return the exit status."""
+    if "--debug" in words:
+        import traceback
+
+        traceback.print_exception(error)
+    refusal = as_refusal(error)
+    if "--json" in words:
+        print(json.dumps(refusal.as_json(), ensure_ascii=False), flush=True)
+    else:
+        print(f"error: {refusal.message}\n  fix: {refusal.fix}", file=sys.stderr, flush=True)
+    return refusal.exit_status
+
+
+def as_refusal(error: BaseException) -> RlhfError:
+    """Any error as ours; what we did not foresee says so and where to look."""
+    from typer.exceptions import Abort, TyperException
+
+    if isinstance(error, RlhfError):
+        return error
+    if isinstance(error, TyperException):
+        return BadUsage(error.format_message(), fix=_usage_hint(error))
+    if isinstance(error, Abort | KeyboardInterrupt):
+        from rlhf.errors import Interrupted
+
+        return Interrupted("interrupted", fix="run the same command again")
+    if isinstance(error, OSError) and error.strerror:
+        where = f" ({error.filename})" if error.filename else ""
+        return RlhfError(f"{error.strerror}{where}", fix="check the path, the permissions and the free space")
+    return RlhfError(f"unexpected {type(error).__name__}: {error}", fix="run again with --debug for the traceback and report it")
+
+
+def _usage_hint(error: Any) -> str:
+    path = error.ctx.command_path if getattr(error, "ctx", None) else "rlhf"
+    return f"see: {path} --help"
+
+
+def quiet_libraries() -> None:
+    """Libraries that we stand on talk to standard error only when asked."""
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -1,0 +1,122 @@
+"""The one database: SQLite in the workspace by default, PostgreSQL by URL.
+
+A write is one transaction that takes the writer's lock at its start (SQLite BEGIN IMMEDIATE; PostgreSQL locks the rows or
+keys that it must), so what a write reads is true until it commits. SQLite runs in WAL with synchronous=FULL: a commit
+survives a power cut (3.7 ms each); set RLHF_SQLITE_SYNC=normal where surviving a process crash is enough (0.01 ms).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
+from sqlalchemy.exc import OperationalError
+
+from rlhf.errors import Damaged, RlhfError
+
+SCHEMA_HEAD = "0001"
+_LOCK_WAIT_S = 60
+
+
+class Database:
+    """Engine and transactions over one URL."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.engine = _sqlite_engine(url) if url.startswith("sqlite") else create_engine(url, pool_pre_ping=True)
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.engine.dialect.name == "sqlite"
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """One write transaction; commits at the end, rolls back on any exception."""
+        with self.engine.connect() as connection:
+            if self.is_sqlite:
+                _begin_immediate(connection)
+            with connection.begin():
+                yield connection
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One consistent view."""
+        with self.engine.connect() as connection, connection.begin():
+            yield connection
+
+    def insert_new(self, connection: Connection, table: Any, rows: list[dict[str, Any]]) -> int:
+        """Insert the rows whose unique keys are free, pass over the others; returns how many went in."""
+        if not rows:
+            return 0
+        if self.is_sqlite:
+            from sqlalchemy.dialects.sqlite import insert
+        else:
+            from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
+        before = connection.execute(text("SELECT total_changes()")).scalar_one() if self.is_sqlite else 0
+        result = connection.execute(insert(table).on_conflict_do_nothing(), rows)
+        if self.is_sqlite:
+            return int(connection.execute(text("SELECT total_changes()")).scalar_one() - before)
+        return result.rowcount
+
+    def revision(self) -> str | None:
+        """The schema's revision; None where there is no schema yet."""
+        with self.engine.connect() as connection:
+            if not inspect(connection).has_table("alembic_version"):
+                return None
+            return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+    def upgrade(self) -> None:
+        """Bring the schema to SCHEMA_HEAD; what is there already stays. A newer schema than ours is refused."""
+        current = self.revision()
+        if current == SCHEMA_HEAD:
+            return
+        if current is not None and current > SCHEMA_HEAD:
+            raise Damaged(
+                f"the workspace's schema is {current}, this rlhf knows up to {SCHEMA_HEAD}",
+                fix="use the newer rlhf that wrote it",
+            )
+        from alembic import command
+        from alembic.config import Config
+
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        with self.engine.begin() as connection:
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+
+def _sqlite_engine(url: str) -> Engine:
+    engine = create_engine(url, connect_args={"timeout": _LOCK_WAIT_S, "check_same_thread": False})
+    sync = "NORMAL" if os.environ.get("RLHF_SQLITE_SYNC", "full").lower() == "normal" else "FULL"
+
+    @event.listens_for(engine, "connect")
+    def _on_connect(connection: Any, _record: Any) -> None:
+        connection.isolation_level = None  # SQLAlchemy's begin event below sends BEGIN itself
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", f"synchronous={sync}", "foreign_keys=ON", f"busy_timeout={_LOCK_WAIT_S * 1000}",
+                       "secure_delete=ON", "cache_size=-65536"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    @event.listens_for(engine, "begin")
+    def _on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("rlhf_write") else "BEGIN")
+
+    return engine
+
+
+def _begin_immediate(connection: Connection) -> None:
+    connection.execution_options(rlhf_write=True)
+
+
+def explain(error: OperationalError, url: str) -> RlhfError:
+    """A database's refusal in the user's words."""
+    reason = str(error.orig).splitlines()[0] if error.orig else str(error)
+    return RlhfError(f"the database at {url} can't be used: {reason}", fix="check that it exists, is writable and not full")

@@ -1,0 +1,286 @@
+"""The schema. Rows are appended; what changes over time is an entry in a log, never an update of history.
+
+Exceptions, each for a reason: text columns are nulled by erasure, a run's state and a lease are live, `retired_at` is a mark.
+Times are ISO 8601 text in UTC, JSON is text: both read the same on SQLite and PostgreSQL.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData()
+
+pairs = Table(
+    "pairs",
+    metadata,
+    Column("id", String(64), primary_key=True),  # digest of prompt and set of replies
+    Column("prompt", Text),  # JSON list of messages; null = erased
+    Column("reply_a", Text),
+    Column("reply_b", Text),
+    Column("group_digest", String(64), nullable=False, index=True),  # first user turn, normalised
+    Column("created_at", String(32), nullable=False),
+    Column("erased_at", String(32)),
+)
+
+pair_sources = Table(
+    "pair_sources",
+    metadata,
+    Column("pair_id", String(64), ForeignKey("pairs.id"), primary_key=True),
+    Column("source", String(200), primary_key=True),
+    Column("subject", String(200)),  # the person whose words the prompt holds, where known
+    Column("details", Text),  # JSON: gold, topic, ids in the source; never a vote
+    Column("import_id", String(26)),
+)
+
+judgements = Table(
+    "judgements",
+    metadata,
+    Column("id", String(26), primary_key=True),
+    Column("digest", String(64), nullable=False, index=True),
+    # One labeler's same choice again is a duplicate: digest of (pair, source, labeler, choice, what it supersedes).
+    Column("once", String(64), nullable=False, unique=True),
+    Column("pair_id", String(64), ForeignKey("pairs.id"), nullable=False, index=True),
+    Column("choice", String(10), nullable=False),
+    Column("source", String(200), nullable=False, index=True),
+    Column("labeler", String(200)),
+    Column("kind", String(10), nullable=False),
+    Column("strength", Integer),
+    Column("seconds", Float),
+    Column("shown", String(2)),
+    Column("note", Text),
+    Column("reason", Text),
+    Column("guideline", String(64)),
+    Column("consent", String(40), nullable=False),  # scopes, sorted, comma-separated; '' = none
+    Column("acquisition_p", Float),
+    Column("cohort", String(200)),
+    Column("submitted_at", String(40)),
+    # Which judgement this one replaces; a choice of None can't be: an undo is a judgement of choice 'skip' with reason 'undo'.
+    Column("supersedes", String(26), ForeignKey("judgements.id"), unique=True),
+    Column("actor", String(200), nullable=False),
+    Column("import_id", String(26), index=True),
+    Column("created_at", String(32), nullable=False),
+    Index("judgements_by_labeler", "source", "labeler"),
+)
+
+comments = Table(
+    "comments",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("prompt", Text),
+    Column("reply", Text),
+    Column("source", String(200), nullable=False, index=True),
+    Column("labeler", String(200)),
+    Column("signal", String(40), nullable=False),
+    Column("value", Float),
+    Column("body", Text),
+    Column("consent", String(40), nullable=False),
+    Column("kind", String(10), nullable=False),
+    Column("prompt_digest", String(64), nullable=False, index=True),
+    Column("import_id", String(26)),
+    Column("actor", String(200), nullable=False),
+    Column("created_at", String(32), nullable=False),
+)
+
+imports = Table(
+    "imports",
+    metadata,
+    Column("id", String(26), primary_key=True),
+    Column("source", String(200), nullable=False),
+    Column("files", Text, nullable=False),  # JSON: [{"name", "sha256", "bytes"}]
+    Column("content", String(64), nullable=False, index=True),  # digest over the files' sha256
+    Column("format", String(40), nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("accepted", BigInteger, nullable=False),
+    Column("duplicates", BigInteger, nullable=False),
+    Column("rejected", BigInteger, nullable=False),
+    Column("details", Text, nullable=False),  # JSON: pairs, comments, masked
+    Column("state", String(10), nullable=False),  # open (cut short), done, refused
+    Column("actor", String(200), nullable=False),
+    Column("created_at", String(32), nullable=False),
+)
+
+rejected_rows = Table(
+    "rejected_rows",
+    metadata,
+    Column("import_id", String(26), ForeignKey("imports.id"), primary_key=True),
+    Column("file", String(500), primary_key=True),
+    Column("line", BigInteger, primary_key=True),
+    Column("reason", Text, nullable=False),
+)
+
+tombstones = Table(
+    "tombstones",
+    metadata,
+    Column("key", String(64), primary_key=True),  # keyed digest (workspace key): refuses a re-import, tells nothing
+    Column("what", String(20), nullable=False),
+    Column("created_at", String(32), nullable=False),
+)
+
+snapshots = Table(
+    "snapshots",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("number", Integer, primary_key=True),
+    Column("digest", String(64), nullable=False, index=True),
+    Column("path", String(500), nullable=False),  # under the artifact root
+    Column("rule", Text, nullable=False),
+    Column("n_pairs", Integer, nullable=False),
+    Column("n_train", Integer, nullable=False),
+    Column("n_test", Integer, nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("created_at", String(32), nullable=False),
+)
+
+bases = Table(
+    "bases",
+    metadata,
+    Column("name", String(100), primary_key=True),
+    Column("digest", String(64), nullable=False),
+    Column("path", String(1000), nullable=False),  # relative to the workspace, or absolute
+    Column("origin", Text, nullable=False),  # JSON: how it came in (dir, hub id and revision, gguf digest)
+    Column("details", Text, nullable=False),  # JSON: architecture, layers, hidden size, tokenizer and template digests
+    Column("actor", String(200), nullable=False),
+    Column("created_at", String(32), nullable=False),
+)
+
+versions = Table(
+    "versions",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("name", String(100), nullable=False),
+    Column("number", Integer, nullable=False),
+    Column("role", String(10), nullable=False),
+    Column("kind", String(20), nullable=False),
+    Column("path", String(500), nullable=False),
+    Column("base_digest", String(64), nullable=False),
+    Column("snapshot_digest", String(64)),
+    Column("manifest", Text, nullable=False),
+    Column("run_id", String(26)),
+    Column("actor", String(200), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("retired_at", String(32)),
+    UniqueConstraint("name", "number"),
+)
+
+version_parents = Table(
+    "version_parents",
+    metadata,
+    Column("digest", String(64), ForeignKey("versions.digest"), primary_key=True),
+    Column("parent", String(64), primary_key=True),
+    Column("relation", String(20), primary_key=True),  # from, reward, member, calibrates
+)
+
+alias_moves = Table(
+    "alias_moves",
+    metadata,
+    Column("alias", String(201), primary_key=True),  # name@alias
+    Column("seq", Integer, primary_key=True),  # the key is the compare-and-set: two movers can't both take seq n
+    Column("from_digest", String(64)),
+    Column("to_digest", String(64), ForeignKey("versions.digest"), nullable=False),
+    # Which entry this one returns to (rollback), so that repeated rollbacks walk further back.
+    Column("returns_to", Integer),
+    Column("action", String(10), nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("evidence", Text, nullable=False),
+    Column("at", String(32), nullable=False),
+)
+
+signoffs = Table(
+    "signoffs",
+    metadata,
+    Column("id", String(26), primary_key=True),
+    Column("version_digest", String(64), ForeignKey("versions.digest"), nullable=False),
+    Column("report_digest", String(64), nullable=False),
+    Column("role", String(40), nullable=False),
+    Column("who", String(200), nullable=False),
+    Column("at", String(32), nullable=False),
+)
+
+reports = Table(
+    "reports",
+    metadata,
+    Column("digest", String(64), primary_key=True),
+    Column("kind", String(40), nullable=False),
+    Column("title", String(300), nullable=False),
+    Column("path", String(500), nullable=False),
+    Column("figures", Text, nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("created_at", String(32), nullable=False),
+)
+
+runs = Table(
+    "runs",
+    metadata,
+    Column("id", String(26), primary_key=True),
+    Column("kind", String(20), nullable=False),
+    Column("name", String(100), nullable=False, index=True),
+    Column("state", String(12), nullable=False),  # running, done, failed, interrupted
+    Column("folder", String(500), nullable=False),
+    Column("settings", Text, nullable=False),
+    Column("settings_digest", String(64), nullable=False),
+    Column("version_digest", String(64)),
+    Column("error", Text),
+    Column("actor", String(200), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("ended_at", String(32)),
+)
+
+files = Table(
+    "files",
+    metadata,
+    Column("path", String(500), primary_key=True),  # under the artifact root
+    Column("sha256", String(64), nullable=False),
+    Column("n_bytes", BigInteger, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("digest", String(64), primary_key=True),  # SHA-256 of the token; the token itself is shown once
+    Column("actor", String(200), nullable=False),
+    Column("scopes", String(200), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("expires_at", String(32)),
+    Column("revoked_at", String(32)),
+)
+
+leases = Table(
+    "leases",
+    metadata,
+    Column("id", String(26), primary_key=True),  # the fencing token: a submit names it
+    Column("pair_id", String(64), ForeignKey("pairs.id"), nullable=False),
+    Column("labeler", String(200), nullable=False),
+    Column("shown", String(2), nullable=False),
+    Column("acquisition_p", Float),
+    Column("created_at", String(32), nullable=False),
+    Column("expires_at", String(32), nullable=False),
+    Column("judgement_id", String(26)),  # set once, when the lease is used
+    Index("leases_by_pair", "pair_id"),
+    Index("leases_by_labeler", "labeler"),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    Column("seq", BigInteger, primary_key=True, autoincrement=False),
+    Column("at", String(32), nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("action", String(60), nullable=False),
+    Column("subject", String(300), nullable=False),
+    Column("details", Text, nullable=False),
+    Column("previous", String(64), nullable=False),
+    Column("hash", String(64), nullable=False),
+)

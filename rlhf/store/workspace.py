@@ -1,0 +1,149 @@
+"""A workspace: one store, one artifact root, one set of bases, in one folder.
+
+    workspace/
+      workspace.yaml   where the database and the artifacts are, and the workspace's secret key (for tombstones)
+      rlhf.db          unless the database is PostgreSQL
+      artifacts/       what is published: versions, snapshots, reports; nothing else
+      bases/ runs/ cache/
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from sqlalchemy import Connection
+from sqlalchemy.exc import OperationalError
+
+from rlhf.errors import BadInput, Conflict, NotFound
+from rlhf.ids import secret
+from rlhf.store import audit
+from rlhf.store.artifacts import Artifacts
+from rlhf.store.database import Database, explain
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """A write transaction under way: its connection, its actor, and the audit log's pen."""
+
+    connection: Connection
+    actor: str
+    database: Database
+
+    def insert_new(self, table: Any, rows: list[dict[str, Any]]) -> int:
+        return self.database.insert_new(self.connection, table, rows)
+
+    def audit(self, action: str, subject: str, details: Mapping[str, Any] | None = None) -> None:
+        audit.append(self.connection, self.actor, action, subject, details)
+
+
+class Workspace:
+    """The handle that rooms take as their first argument. Open one with `open`, make one with `create`."""
+
+    def __init__(self, root: Path, settings: Mapping[str, Any], actor: str) -> None:
+        self.root = root
+        self.key = str(settings["key"])
+        self.actor = actor
+        self.database = Database(_database_url(root, str(settings["database"])))
+        self.artifacts = Artifacts(_artifacts_url(root, str(settings["artifacts"])), root / "cache")
+
+    @classmethod
+    def create(cls, root: Path | str, *, database: str = "rlhf.db", artifacts: str = "artifacts", actor: str | None = None) -> Workspace:
+        """Make a workspace. database: a file name, or a PostgreSQL URL. artifacts: a folder name, or an S3 URL.
+
+        Raises Conflict where there is one already, BadInput where `root` is a file or can't be written.
+        """
+        root = Path(root).absolute()
+        if (root / "workspace.yaml").exists():
+            raise Conflict(f"{root} is a workspace already", fix="use it, or name another folder with --workspace")
+        try:
+            for folder in ("bases", "runs", "cache"):
+                (root / folder).mkdir(parents=True, exist_ok=True)
+            settings = {"schema_version": SCHEMA_VERSION, "database": database, "artifacts": artifacts, "key": secret()}
+            staged = root / "workspace.yaml.new"
+            staged.touch(mode=0o600)
+            staged.write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")
+        except OSError as error:
+            raise BadInput(f"{root} can't be made a workspace: {error}", fix="name a folder that you can write") from None
+        workspace = cls(root, settings, actor or _default_actor())
+        with _explained(workspace.database):
+            workspace.database.upgrade()
+            with workspace.write() as write:
+                write.audit("workspace.create", root.name, {"schema_version": SCHEMA_VERSION})
+        if workspace.artifacts.is_local:
+            Path(workspace.artifacts.root).mkdir(parents=True, exist_ok=True)
+        staged.rename(root / "workspace.yaml")  # last, so that a workspace that opens is whole
+        return workspace
+
+    @classmethod
+    def open(cls, root: Path | str, *, actor: str | None = None) -> Workspace:
+        """Open a workspace, upgrading its schema if it is older. Raises NotFound where there is none."""
+        root = Path(root).absolute()
+        try:
+            settings = yaml.safe_load((root / "workspace.yaml").read_text("utf-8"))
+        except (FileNotFoundError, NotADirectoryError):
+            raise NotFound(f"no workspace at {root}", fix=f"make one with: rlhf init --workspace {root}") from None
+        if not isinstance(settings, Mapping) or not {"database", "artifacts", "key"} <= settings.keys():
+            raise BadInput(f"{root / 'workspace.yaml'} lacks database, artifacts or key", fix="restore it from a backup")
+        workspace = cls(root, settings, actor or _default_actor())
+        with _explained(workspace.database):
+            workspace.database.upgrade()
+        return workspace
+
+    @contextmanager
+    def write(self) -> Iterator[Write]:
+        """One durable, all-or-nothing write in the name of `self.actor`."""
+        with self.database.write() as connection:
+            yield Write(connection, self.actor, self.database)
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """One consistent view of the tables."""
+        with self.database.read() as connection:
+            yield connection
+
+    def as_actor(self, actor: str) -> Workspace:
+        """The same workspace in another actor's name."""
+        other = object.__new__(Workspace)
+        other.__dict__.update(self.__dict__)
+        other.actor = actor
+        return other
+
+    def close(self) -> None:
+        self.database.close()
+
+
+def _default_actor() -> str:
+    """RLHF_ACTOR, else the system's user name: who can write the workspace's files is trusted."""
+    if named := os.environ.get("RLHF_ACTOR"):
+        return named
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"
+
+
+def _database_url(root: Path, setting: str) -> str:
+    if "://" not in setting:
+        return f"sqlite:///{root / setting}"
+    return setting.replace("postgresql://", "postgresql+psycopg://", 1)
+
+
+def _artifacts_url(root: Path, setting: str) -> str:
+    return setting if "://" in setting else str(root / setting)
+
+
+@contextmanager
+def _explained(database: Database) -> Iterator[None]:
+    try:
+        yield
+    except OperationalError as error:
+        raise explain(error, database.engine.url.render_as_string(hide_password=True)) from None
