@@ -1,0 +1,34 @@
+"""Fixtures that every test may ask for. Nothing here reaches for the network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ["RLHF_SQLITE_SYNC"] = "normal"  # a test survives no power cut
+
+from rlhf.store import Workspace
+
+PROJECT = Path(__file__).parent.parent
+SHARED = PROJECT.parent / "shared" / "data"
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
+    """A fresh workspace whose actor is 'tester'."""
+    made = Workspace.create(tmp_path / "ws", actor="tester")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real preferences beside the project; skips where it is absent."""
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED.name} data is absent: no ../shared/data beside the project")
+    return SHARED
