@@ -1,0 +1,123 @@
+"""Do probabilities mean what they say: expected calibration error, its interval, and what a perfect scorer would get.
+
+Preference data is stored chosen first, so "the first reply wins" is always true and a scorer that says 1.0 looks
+perfectly calibrated. `orient` draws a side for each pair first; no figure here means anything without it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rlhf.ids import chance
+from rlhf.measures.intervals import Interval, bootstrap, wilson
+from rlhf.measures.ranking import as_numbers, as_probabilities, check_same_length
+
+Floats = NDArray[np.float64]
+_CELLS_AT_ONCE = 4_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """One bar of a reliability plot: mean probability, share won with its 95 % Wilson interval, number of pairs."""
+
+    p_mean: float
+    won_rate: float
+    n: int
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class PerfectEce:
+    """The ECE that chance alone gives a perfectly calibrated scorer: mean and 95th percentile of the simulation."""
+
+    mean: float
+    p95: float
+
+
+def orient(margins_N: ArrayLike, seed: int = 0) -> tuple[Floats, Floats]:
+    """Draw for each pair which reply is called A: (P(A wins), 1.0 where A was the preferred reply else 0.0), each (N,).
+
+    margins: score of the preferred reply minus the other's. P(A wins) = sigmoid(margin), or sigmoid(-margin) where
+    turned.
+    """
+    margins = as_numbers(margins_N, "margins")
+    generator = np.random.default_rng(chance(seed, "orient").getrandbits(64))
+    a_won = generator.integers(0, 2, size=margins.size).astype(np.float64)
+    turned = np.where(a_won > 0, margins, -margins)
+    return np.exp(-np.logaddexp(0.0, -turned)), a_won
+
+
+def ece(p_N: ArrayLike, won_N: ArrayLike, n_bins: int = 15) -> float:
+    """Expected calibration error over equal-mass bins: sum_b (n_b / N) |mean won_b - mean p_b| (Naeini et al. 2015;
+    equal mass as in Nguyen & O'Connor 2015). Equal probabilities share a bin, so the order of the pairs doesn't matter.
+
+    Biased upwards, the more the smaller N / n_bins is: read it beside `ece_if_perfect`.
+    """
+    p, won = _checked(p_N, won_N)
+    starts, order = _bins(p, n_bins)
+    gaps = np.add.reduceat((won - p)[order], starts)
+    return float(np.abs(gaps).sum() / p.size)
+
+
+def reliability(p_N: ArrayLike, won_N: ArrayLike, n_bins: int = 15) -> tuple[Bin, ...]:
+    """The bins of `ece` in rising p: what a reliability plot shows."""
+    p, won = _checked(p_N, won_N)
+    starts, order = _bins(p, n_bins)
+    sizes = np.diff([*starts, p.size])
+    p_sums, won_sums = np.add.reduceat(p[order], starts), np.add.reduceat(won[order], starts)
+    bins = []
+    for p_sum, won_sum, n in zip(p_sums, won_sums, sizes, strict=True):
+        interval = wilson(min(float(won_sum), float(n)), int(n))
+        bins.append(Bin(float(p_sum / n), float(won_sum / n), int(n), interval.low, interval.high))
+    return tuple(bins)
+
+
+def ece_interval(
+    p_N: ArrayLike, won_N: ArrayLike, n_bins: int = 15, *, groups_N: ArrayLike | None = None, n_boot: int = 1000,
+    level: float = 0.95, seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap of `ece` over pairs (or groups). Resampling adds noise to a figure that noise pushes up, so
+    both ends lie somewhat high; it is no test of perfect calibration (that is `ece_if_perfect`)."""
+    p, won = _checked(p_N, won_N)
+    both = np.stack([p, won], axis=1)
+
+    def statistic(rows: Floats) -> float:
+        return ece(rows[:, 0], rows[:, 1], n_bins)
+
+    return bootstrap(both, statistic, groups_N=groups_N, n_boot=n_boot, level=level, seed=seed)
+
+
+def ece_if_perfect(p_N: ArrayLike, n_bins: int = 15, seed: int = 0, n_draws: int = 1000) -> PerfectEce:
+    """Simulate won ~ Bernoulli(p) and measure `ece` each time: an observed ECE below `p95` is no evidence of
+    miscalibration (consistency resampling, Bröcker & Smith 2007)."""
+    p = as_probabilities(p_N, "p")
+    starts, order = _bins(p, n_bins)
+    p = p[order]
+    generator = np.random.default_rng(chance(seed, "ece_if_perfect").getrandbits(64))
+    found = np.empty(n_draws)
+    step = max(1, _CELLS_AT_ONCE // p.size)
+    for start in range(0, n_draws, step):
+        won = generator.random((min(step, n_draws - start), p.size)) < p
+        gaps = np.add.reduceat(won - p, starts, axis=1)
+        found[start : start + len(won)] = np.abs(gaps).sum(axis=1) / p.size
+    return PerfectEce(float(found.mean()), float(np.quantile(found, 0.95)))
+
+
+def _bins(p: Floats, n_bins: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Starts of the bins in rising p, and the order that sorts p. A run of equal p is never cut."""
+    if n_bins < 1:
+        raise ValueError(f"n_bins = {n_bins}; wanted at least 1")
+    order = np.argsort(p, kind="stable")
+    cuts = (np.arange(min(n_bins, p.size)) * p.size) // min(n_bins, p.size)
+    starts = np.unique(np.searchsorted(p[order], p[order][cuts], side="left"))
+    return starts, order
+
+
+def _checked(p_N: ArrayLike, won_N: ArrayLike) -> tuple[Floats, Floats]:
+    p, won = as_probabilities(p_N, "p"), as_probabilities(won_N, "won")
+    check_same_length(p, won)
+    return p, won

@@ -1,0 +1,131 @@
+"""How sure a figure is: Wilson's interval for a share, the (cluster) bootstrap for everything else."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rlhf.ids import chance
+
+_CELLS_AT_ONCE = 4_000_000  # 32 MB of float64 while means are resampled
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """low <= high, at `level` (0.95 = 95 %); `method` says how it was made and what it assumes."""
+
+    low: float
+    high: float
+    level: float
+    method: str
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+    def as_json(self) -> dict[str, Any]:
+        return {"low": self.low, "high": self.high, "level": self.level, "method": self.method}
+
+
+def wilson(successes: float, n: int, level: float = 0.95) -> Interval:
+    """Score interval of a share (Wilson 1927): (k + z²/2 ± z sqrt(k(n-k)/n + z²/4)) / (n + z²).
+
+    successes: may be fractional (ties count 0.5). Holds its level for small n and near 0 and 1, which k/n ± z·se
+    doesn't. n = 0 gives [0, 1]: nothing is known. Assumes independent pairs; use `bootstrap` with groups where pairs
+    share prompts.
+    """
+    _check_level(level)
+    if n < 0 or not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n}; wanted 0 <= successes <= n")
+    if n == 0:
+        return Interval(0.0, 1.0, level, "wilson")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    centre, scale = successes + z * z / 2, n + z * z
+    half = z * math.sqrt(successes * (n - successes) / n + z * z / 4)
+    share = successes / n  # rounding must not push the share itself out of its interval
+    low, high = min((centre - half) / scale, share), max((centre + half) / scale, share)
+    return Interval(max(0.0, low), min(1.0, high), level, "wilson")
+
+
+def bootstrap(
+    values_N: ArrayLike,
+    statistic: Callable[[NDArray[Any]], float] = np.mean,
+    *,
+    groups_N: ArrayLike | None = None,
+    n_boot: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Percentile bootstrap of `statistic` (Efron & Tibshirani 1993, ch. 13); whole groups are drawn where `groups_N` is
+    given.
+
+    values: (N,) or (N, K), resampled along the first axis; statistic: resampled array -> float (`np.mean` of (N,) is
+    vectorised). groups: N labels of any kind; pairs of one opening turn or one labeler aren't independent, and drawing
+    them singly makes the interval too narrow. Percentile intervals are a little narrow below some 20 groups.
+    N = 1, or one group: low = high = the statistic, and `method` says 'degenerate'. N = 0 raises ValueError.
+    """
+    _check_level(level)
+    values = np.asarray(values_N)
+    n = values.shape[0] if values.ndim else 0
+    if n == 0:
+        raise ValueError("no values: an interval of nothing is unknown")
+    if n_boot < 1:
+        raise ValueError(f"n_boot = {n_boot}; wanted at least 1")
+    codes = np.arange(n) if groups_N is None else np.unique(np.asarray(groups_N), return_inverse=True)[1].reshape(-1)
+    if codes.shape != (n,):
+        raise ValueError(f"{codes.size} groups for {n} values")
+    n_groups = int(codes.max()) + 1
+    method = "bootstrap" if groups_N is None else f"cluster bootstrap over {n_groups} groups"
+    if n_groups == 1:
+        point = float(statistic(values))
+        return Interval(point, point, level, f"{method}, degenerate")
+    generator = np.random.default_rng(chance(seed, "bootstrap").getrandbits(64))
+    if statistic is np.mean and values.ndim == 1:
+        drawn = _resampled_means(values.astype(np.float64), codes, n_groups, n_boot, generator)
+    else:
+        drawn = _resampled(values, statistic, codes, n_groups, n_boot, generator)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), level, method)
+
+
+def _resampled_means(
+    values: NDArray[np.float64], codes: NDArray[np.intp], n_groups: int, n_boot: int, generator: np.random.Generator
+) -> NDArray[np.float64]:
+    """Means of n_boot resamples: a mean needs only the sum and the size of each drawn group."""
+    sums = np.bincount(codes, weights=values, minlength=n_groups)
+    sizes = np.bincount(codes, minlength=n_groups)
+    means = np.empty(n_boot)
+    step = max(1, _CELLS_AT_ONCE // n_groups)
+    for start in range(0, n_boot, step):
+        drawn = generator.integers(0, n_groups, size=(min(step, n_boot - start), n_groups))
+        means[start : start + len(drawn)] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
+    return means
+
+
+def _resampled(
+    values: NDArray[Any],
+    statistic: Callable[[NDArray[Any]], float],
+    codes: NDArray[np.intp],
+    n_groups: int,
+    n_boot: int,
+    generator: np.random.Generator,
+) -> NDArray[np.float64]:
+    """The slow twin of `_resampled_means`, for any statistic: the same draws."""
+    order = np.argsort(codes, kind="stable")
+    members = np.split(order, np.cumsum(np.bincount(codes, minlength=n_groups))[:-1])
+    drawn = np.empty(n_boot)
+    for turn in range(n_boot):
+        chosen = generator.integers(0, n_groups, size=n_groups)
+        rows = order[chosen] if n_groups == len(order) else np.concatenate([members[group] for group in chosen])
+        drawn[turn] = statistic(values[rows])
+    return drawn
+
+
+def _check_level(level: float) -> None:
+    if not 0 < level < 1:
+        raise ValueError(f"level = {level}; wanted between 0 and 1, such as 0.95")

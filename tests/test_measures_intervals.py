@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlhf.measures.intervals import Interval, bootstrap, wilson
+
+
+@given(st.integers(0, 5000).flatmap(lambda n: st.tuples(st.floats(0, n), st.just(n))))
+def test_wilson_holds_the_share_and_stays_in_the_unit_interval(case: tuple[float, int]) -> None:
+    k, n = case
+    found = wilson(k, n)
+    assert 0.0 <= found.low <= found.high <= 1.0
+    assert n == 0 or k / n in found
+
+
+def test_wilson_agrees_with_scipy() -> None:
+    from scipy.stats import binomtest
+
+    expected = binomtest(346, 520).proportion_ci(0.95, method="wilson")
+    found = wilson(346, 520)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+
+
+def test_wilson_of_nothing_knows_nothing() -> None:
+    assert wilson(0, 0) == Interval(0.0, 1.0, 0.95, "wilson")
+
+
+def test_wilson_holds_its_level() -> None:
+    k = np.random.default_rng(1).binomial(60, 0.8, size=2000)
+    assert 0.93 < np.mean([0.8 in wilson(int(x), 60) for x in k]) < 0.975
+
+
+def test_bootstrap_of_a_mean_agrees_with_the_normal_interval() -> None:
+    values = np.random.default_rng(2).normal(size=400)
+    found, half = bootstrap(values), 1.96 * values.std() / 20
+    assert (found.low, found.high) == pytest.approx((values.mean() - half, values.mean() + half), abs=0.02)
+
+
+@given(st.lists(st.tuples(st.floats(-1e3, 1e3), st.integers(0, 4)), min_size=1, max_size=40), st.integers(0, 3))
+def test_the_fast_mean_equals_its_slow_twin(rows: list[tuple[float, int]], seed: int) -> None:
+    values, groups = [r[0] for r in rows], [r[1] for r in rows]
+    for by in (None, groups):
+        fast = bootstrap(values, np.mean, groups_N=by, n_boot=50, seed=seed)
+        slow = bootstrap(values, lambda x: float(x.mean()), groups_N=by, n_boot=50, seed=seed)
+        assert (fast.low, fast.high) == pytest.approx((slow.low, slow.high), abs=1e-9)
+
+
+def test_groups_widen_the_interval_of_clustered_values() -> None:
+    values = np.repeat(np.random.default_rng(3).normal(size=40), 25)
+    alone, grouped = bootstrap(values), bootstrap(values, groups_N=np.repeat(np.arange(40), 25))
+    assert grouped.high - grouped.low > 3 * (alone.high - alone.low)
+    assert "40 groups" in grouped.method
+
+
+def test_groups_may_be_names() -> None:
+    values = [0.0, 1.0, 1.0, 0.0, 1.0]
+    names = bootstrap(values, groups_N=["b", "a", "b", "c", "c"])
+    assert names == bootstrap(values, groups_N=[1, 0, 1, 2, 2])
+
+
+def test_same_seed_same_interval() -> None:
+    values = np.arange(20.0)
+    assert bootstrap(values, np.median, seed=5) == bootstrap(values, np.median, seed=5)
+    assert bootstrap(values, seed=5) != bootstrap(values, seed=6)
+
+
+def test_one_value_is_degenerate_and_none_is_refused() -> None:
+    one = bootstrap([3.0])
+    assert (one.low, one.high) == (3.0, 3.0) and "degenerate" in one.method
+    with pytest.raises(ValueError, match="no values"):
+        bootstrap([])
+
+
+def test_rows_are_resampled_together() -> None:
+    x = np.arange(30.0)
+    found = bootstrap(np.stack([x, 2 * x], axis=1), lambda rows: float(np.max(np.abs(rows[:, 1] - 2 * rows[:, 0]))))
+    assert (found.low, found.high) == (0.0, 0.0)
