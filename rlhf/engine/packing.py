@@ -1,0 +1,178 @@
+"""Packed batches: many groups of replies in one row without padding, each group's prompt computed once.
+
+One group is `[prefix, reply, reply, ...]`; a pair is a group of two. Position ids restart after the prefix for every reply,
+and attention lets a reply see the prefix and itself only, so each reply's states equal those of its full rendering alone.
+
+The attention is registered with transformers under the name `packed`. Without a `packing` among its arguments it is `sdpa`,
+mask included. A packed forward passes a ready 4-D mask, since transformers' own mask would read restarting position ids as
+new sequences and hide the prefix from every reply but the first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+
+NAME = "packed"
+
+
+@dataclass(frozen=True)
+class Group:
+    """Token ids of a prefix and the replies that follow it."""
+
+    prefix: Sequence[int]
+    replies: tuple[Sequence[int], ...]
+
+    @property
+    def n_tokens(self) -> int:
+        return len(self.prefix) + sum(len(reply) for reply in self.replies)
+
+
+@dataclass(frozen=True)
+class Span:
+    """One reply in the row: prefix [prefix_start, prefix_stop), reply [start, stop)."""
+
+    prefix_start: int
+    prefix_stop: int
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Packing:
+    """What the attention needs to know of a row: its spans. `n_calls` counts the layers that have read it."""
+
+    groups: tuple[tuple[Span, ...], ...]
+    n_tokens: int
+    device: torch.device
+    calls: list[int] = field(default_factory=lambda: [0])
+    masks: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
+
+    def lower_right(self, n_queries: int, n_keys: int) -> torch.Tensor:
+        """Boolean mask (n_queries, n_keys): query i of the last n_queries positions sees keys up to itself. Made once a row."""
+        key = (n_queries, n_keys)
+        if key not in self.masks:
+            ones = torch.ones(n_queries, n_keys, dtype=torch.bool, device=self.device)
+            self.masks[key] = ones.tril(diagonal=n_keys - n_queries)
+        return self.masks[key]
+
+    @cached_property
+    def block_mask(self) -> Any:
+        """The same visibility as a block mask for flex attention (CUDA)."""
+        from torch.nn.attention.flex_attention import create_block_mask
+
+        group_T, reply_T = (torch.full((self.n_tokens,), -1, device=self.device) for _ in range(2))
+        for g, spans in enumerate(self.groups):
+            group_T[spans[0].prefix_start : spans[-1].stop] = g
+            for r, span in enumerate(spans):
+                reply_T[span.start : span.stop] = r
+
+        def visible(_batch: Any, _head: Any, q: Any, k: Any) -> Any:
+            return (group_T[q] == group_T[k]) & (k <= q) & ((reply_T[k] == -1) | (reply_T[k] == reply_T[q]))
+
+        return create_block_mask(visible, None, None, self.n_tokens, self.n_tokens, device=self.device)
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Arguments of a packed forward, and which rows came in.
+
+    input_ids, position_ids: (1, T). ends: (R,) index in the row of each reply's last token, replies in order of the groups.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    ends: torch.Tensor
+    packing: Packing
+
+    def arguments(self) -> dict[str, Any]:
+        """Keyword arguments for the classification model's forward."""
+        ready_mask = torch.zeros(1, 1, 1, 1, device=self.input_ids.device)
+        return {"input_ids": self.input_ids, "position_ids": self.position_ids, "attention_mask": ready_mask,
+                "ends": self.ends, "packing": self.packing}
+
+
+def pack(groups: Sequence[Group], device: torch.device | str = "cpu") -> PackedBatch:
+    """Lay the groups out in one row."""
+    ids: list[int] = []
+    positions: list[int] = []
+    spans: list[tuple[Span, ...]] = []
+    for group in groups:
+        prefix_start = len(ids)
+        ids.extend(group.prefix)
+        positions.extend(range(len(group.prefix)))
+        prefix_stop, own = len(ids), []
+        for reply in group.replies:
+            own.append(Span(prefix_start, prefix_stop, len(ids), len(ids) + len(reply)))
+            ids.extend(reply)
+            positions.extend(range(len(group.prefix), len(group.prefix) + len(reply)))
+        spans.append(tuple(own))
+    where = torch.device(device)
+    ends = [span.stop - 1 for own in spans for span in own]
+    return PackedBatch(
+        torch.tensor([ids], device=where), torch.tensor([positions], device=where), torch.tensor(ends, device=where),
+        Packing(tuple(spans), len(ids), where),
+    )
+
+
+def pad_rows(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
+    """The plain padded batch: input_ids and attention_mask (R, T), padded right, and ends (R,). The slow twin of `pack`."""
+    width = max(len(sequence) for sequence in sequences)
+    ids = torch.full((len(sequences), width), pad_id)
+    mask = torch.zeros(len(sequences), width, dtype=torch.long)
+    for row, sequence in enumerate(sequences):
+        ids[row, : len(sequence)] = torch.tensor(sequence)
+        mask[row, : len(sequence)] = 1
+    ends = torch.tensor([len(sequence) - 1 for sequence in sequences])
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device), "ends": ends.to(device)}
+
+
+def packed_attention(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
+                     attention_mask: torch.Tensor | None, scaling: float | None = None, dropout: float = 0.0,
+                     packing: Packing | None = None, **kwargs: Any) -> tuple[torch.Tensor, None]:
+    """transformers' attention interface. query: (B, H, T, D); key, value: (B, H_kv, T, D) -> ((B, T, H, D), None)."""
+    if packing is None:
+        from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
+    packing.calls[0] += 1
+    if query.is_cuda:
+        return _flex(query, key, value, packing, scaling), None
+    grouped = query.shape[1] != key.shape[1]
+    out = []
+    for spans in packing.groups:
+        first = spans[0]
+        stop = first.stop  # the prefix and the first reply are one plain causal sequence
+        rows = slice(first.prefix_start, stop)
+        out.append(scaled_dot_product_attention(query[:, :, rows], key[:, :, rows], value[:, :, rows], is_causal=True,
+                                                scale=scaling, dropout_p=dropout, enable_gqa=grouped))
+        for span in spans[1:]:
+            keys, values = (torch.cat((x[:, :, span.prefix_start : span.prefix_stop], x[:, :, span.start : span.stop]), dim=2)
+                            for x in (key, value))
+            mask = packing.lower_right(span.stop - span.start, keys.shape[2])
+            out.append(scaled_dot_product_attention(query[:, :, span.start : span.stop], keys, values, attn_mask=mask,
+                                                    scale=scaling, dropout_p=dropout, enable_gqa=grouped))
+    return torch.cat(out, dim=2).transpose(1, 2).contiguous(), None
+
+
+def _flex(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scaling: float | None) -> torch.Tensor:
+    """One flex attention call over the whole row; compiled on CUDA, where alone it is fast."""
+    from transformers.integrations.flex_attention import compile_friendly_flex_attention
+
+    out = compile_friendly_flex_attention(query, key, value, block_mask=packing.block_mask, scale=scaling,
+                                          enable_gqa=query.shape[1] != key.shape[1], training=torch.is_grad_enabled())
+    return (out[0] if isinstance(out, tuple) else out).transpose(1, 2).contiguous()
+
+
+def register() -> None:
+    """Make `packed` known to transformers: the attention and its mask function together."""
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)

@@ -1,0 +1,86 @@
+"""Reading safetensors files without torch: names, digests and finiteness of what is inside.
+
+The file is an 8-byte little-endian header length, a JSON header, then the tensors' bytes. A digest over tensors, not over the
+file, is the same whichever library wrote them and in whatever order.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rlhf.errors import BadInput
+from rlhf.ids import digest_of
+
+_MAX_HEADER = 100_000_000
+_FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """Where one tensor lies in its file. dtype as safetensors spells it ('F32', 'BF16', ...)."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    start: int  # bytes from the beginning of the file
+    stop: int
+
+
+def tensors_in(path: Path) -> list[Tensor]:
+    """The tensors of one file, by name. Raises BadInput where the file is no sound safetensors file."""
+    try:
+        with open(path, "rb") as file:
+            (length,) = struct.unpack("<Q", file.read(8))
+            if length > _MAX_HEADER:
+                raise ValueError(f"a header of {length} bytes")
+            header = json.loads(file.read(length))
+            n_bytes = path.stat().st_size
+            found = []
+            for name, entry in header.items():
+                if name == "__metadata__":
+                    continue
+                start, stop = entry["data_offsets"]
+                if not 0 <= start <= stop <= n_bytes - 8 - length:
+                    raise ValueError(f"tensor {name} lies outside the file")
+                found.append(Tensor(name, entry["dtype"], tuple(entry["shape"]), 8 + length + start, 8 + length + stop))
+    except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"{path.name} is no sound safetensors file: {error}", fix="save it again as safetensors") from None
+    return sorted(found, key=lambda tensor: tensor.name)
+
+
+def tensors_digest(paths: list[Path]) -> str:
+    """Digest over (name, dtype, shape, SHA-256 of the bytes) of every tensor in the files, by name."""
+    rows = []
+    for path in paths:
+        with open(path, "rb") as file:
+            for tensor in tensors_in(path):
+                file.seek(tensor.start)
+                hasher, left = hashlib.sha256(), tensor.stop - tensor.start
+                while left:
+                    chunk = file.read(min(left, 1 << 22))
+                    hasher.update(chunk)
+                    left -= len(chunk)
+                rows.append([tensor.name, tensor.dtype, list(tensor.shape), hasher.hexdigest()])
+    return digest_of(sorted(rows))
+
+
+def non_finite(path: Path) -> list[str]:
+    """Names of the floating-point tensors that hold a NaN or an infinity."""
+    bad = []
+    for tensor in tensors_in(path):
+        raw = np.memmap(path, dtype=np.uint8, mode="r", offset=tensor.start, shape=(tensor.stop - tensor.start,))
+        if tensor.dtype == "BF16":  # no numpy dtype: all exponent bits set is NaN or infinity
+            finite = bool(((raw.view(np.uint16) & 0x7F80) != 0x7F80).all())
+        elif tensor.dtype in _FLOATS:
+            finite = bool(np.isfinite(raw.view(_FLOATS[tensor.dtype])).all())
+        else:
+            continue
+        if not finite:
+            bad.append(tensor.name)
+    return bad
