@@ -1,0 +1,253 @@
+"""Publish: a finished run's folder and its evidence become an immutable version.
+
+A reward is refused unless it was scored before saving and after a reload on a fresh base, and both agree: adapters
+lose their head in more ways than one, and a lost head scores on without an error (promise 1).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import func, select
+
+from rlhf.errors import BadInput, NotFound
+from rlhf.ids import canonical_json, digest_of, now_text
+from rlhf.records import Role, VersionRef
+from rlhf.registry import checks
+from rlhf.registry import folder as folders
+from rlhf.registry.checks import VersionKind
+from rlhf.registry.folder import AdapterFolder
+from rlhf.registry.locks import hold
+from rlhf.registry.versions import content_of, ref_of
+from rlhf.store import Workspace, Write
+from rlhf.store.tables import bases, version_parents, versions
+
+SCHEMA_VERSION = 1
+RELATIONS = ("from", "reward", "member", "calibrates")
+WIDEST_TOLERANCE = 1e-3  # what another machine may change in a float32 score; a difference above it is another model
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+
+
+@dataclass(frozen=True, slots=True)
+class VersionDraft:
+    """What a training says about the version it wants published.
+
+    settings, seeds: what made it, as JSON, without paths, times or devices. Covered by the digest: role, kind,
+    base_digest, tokenizer_digest, template_digest, snapshot_digest, parents, settings, seeds. Not covered: name,
+    base_name, metrics, simulated, run_id, details. parents: (relation, version digest), relation one of from, reward,
+    member, calibrates.
+    """
+
+    role: Role
+    kind: VersionKind
+    name: str
+    base_name: str
+    base_digest: str
+    tokenizer_digest: str
+    template_digest: str
+    snapshot_digest: str | None = None
+    parents: tuple[tuple[str, str], ...] = ()
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    seeds: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    simulated: bool = False
+    run_id: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Scores of the same probe texts before saving and after a reload from the folder on a fresh base.
+
+    probe_texts: digest of the texts. tolerance: largest absolute difference that still counts as the same score.
+    """
+
+    probe_texts: str
+    trained_scores: tuple[float, ...]
+    reloaded_scores: tuple[float, ...]
+    tolerance: float = 1e-4
+
+    @property
+    def largest_difference(self) -> float:
+        return max((abs(a - b) for a, b in zip(self.trained_scores, self.reloaded_scores, strict=True)), default=0.0)
+
+
+def publish(workspace: Workspace, staged: Path, draft: VersionDraft, evidence: Evidence | None = None) -> VersionRef:
+    """Make `staged` (a stock PEFT folder, left as it is) the next version of `draft.name`, or return the one it
+    already is.
+
+    Raises BadInput where the folder fails the static checks, doesn't fit the draft or its base, or a reward's
+    evidence is missing or doesn't hold; NotFound for an unknown parent.
+    """
+    _check_draft(draft)
+    adapter, role = checks.check_folder(staged, kind=draft.kind)
+    if role != draft.role:
+        raise BadInput(
+            f"the folder's task_type makes it a {role}, the draft says {draft.role}", fix="publish it as what it is"
+        )
+    if draft.role == "reward":
+        check_evidence(evidence)
+    manifest = _manifest(draft, evidence, adapter)
+    with workspace.artifacts.staging() as folder:
+        _copy(adapter, folder)
+        with workspace.write() as write:
+            hold(write, f"versions:{manifest['digest']}")
+            there = write.connection.execute(select(versions).where(versions.c.digest == manifest["digest"])).first()
+            return ref_of(there) if there is not None else _record(workspace, write, folder, draft, manifest, adapter)
+
+
+def check_evidence(evidence: Evidence | None) -> None:
+    """Refuse a reward whose head was not shown to survive saving and a reload."""
+    train_again = (
+        "train with modules_to_save=['score'] and score the probes before saving and after a reload on a fresh base"
+    )
+    if evidence is None:
+        raise BadInput("a reward needs evidence that its head survives a reload; there is none", fix=train_again)
+    before, after = evidence.trained_scores, evidence.reloaded_scores
+    if not before or len(before) != len(after):
+        raise BadInput(
+            f"{len(before)} probe scores before saving, {len(after)} after the reload; wanted equally many, not none",
+            fix=train_again,
+        )
+    if not all(math.isfinite(score) for score in (*before, *after)):
+        raise BadInput("a probe's score is NaN or infinite", fix="train again; this training diverged")
+    if not 0.0 <= evidence.tolerance <= WIDEST_TOLERANCE:
+        raise BadInput(f"a tolerance of {evidence.tolerance:g} hides a lost head; the widest is {WIDEST_TOLERANCE:g}",
+                       fix="compare in float32 with the tolerance of 1e-4")
+    if all(score == 0.0 for score in after) or (len(after) > 1 and len(set(after)) == 1):
+        raise BadInput(
+            f"every probe scores {after[0]:g} after the reload: the head is lost or was never trained", fix=train_again
+        )
+    if evidence.largest_difference > evidence.tolerance:
+        raise BadInput(
+            f"the head doesn't survive a reload: probe scores differ by up to {evidence.largest_difference:.6g}, "
+            f"wanted at most {evidence.tolerance:g}",
+            fix=train_again,
+        )
+
+
+def _check_draft(draft: VersionDraft) -> None:
+    if not _NAME.fullmatch(draft.name) or draft.name.isdigit() or not draft.name.strip("."):
+        raise BadInput(
+            f"'{draft.name}' is no version's name: wanted up to 100 letters, digits, - _ or ., not all digits",
+            fix="choose another name",
+        )
+    wrong = sorted({relation for relation, _ in draft.parents} - set(RELATIONS))
+    if wrong:
+        raise BadInput(f"a parent's relation is '{wrong[0]}', wanted one of {', '.join(RELATIONS)}", fix="correct it")
+    for what in ("settings", "seeds", "metrics", "details"):
+        try:
+            canonical_json(dict(getattr(draft, what)))
+        except (TypeError, ValueError) as error:
+            raise BadInput(
+                f"the draft's {what} are no JSON: {error}", fix="keep numbers finite, texts whole, no objects"
+            ) from None
+
+
+def _manifest(draft: VersionDraft, evidence: Evidence | None, adapter: AdapterFolder) -> dict[str, Any]:
+    """Everything but number, actor and time, which come with the lock."""
+    manifest: dict[str, Any] = {
+        "schema_version": SCHEMA_VERSION,
+        "name": draft.name,
+        "role": draft.role,
+        "kind": draft.kind,
+        "base": {"name": draft.base_name, "digest": draft.base_digest},
+        "tokenizer_digest": draft.tokenizer_digest,
+        "template_digest": draft.template_digest,
+        "snapshot_digest": draft.snapshot_digest,
+        "parents": sorted([relation, digest] for relation, digest in draft.parents),
+        "settings": dict(draft.settings),
+        "seeds": dict(draft.seeds),
+        "weights_digest": adapter.weights_digest,
+        "config_digest": adapter.config_digest,
+        "metrics": dict(draft.metrics),
+        "simulated": draft.simulated,
+        "run_id": draft.run_id,
+        "details": dict(draft.details),
+        "probe": None
+        if evidence is None
+        else {
+            "texts_digest": evidence.probe_texts,
+            "scores": list(evidence.reloaded_scores),
+            "tolerance": evidence.tolerance,
+            "trained_scores": list(evidence.trained_scores),
+            "largest_difference": evidence.largest_difference,
+        },
+    }
+    manifest["digest"] = digest_of(
+        content_of(manifest, adapter.weights_digest, folders.canonical_config(adapter.config))
+    )
+    return manifest
+
+
+def _copy(adapter: AdapterFolder, folder: Path) -> None:
+    """Only what a version knows; the configuration without the base's place, so that a moved base changes no byte."""
+    shutil.copyfile(adapter.path / folders.WEIGHTS_FILE, folder / folders.WEIGHTS_FILE)
+    for name in (folders.README_FILE, *folders.TOKENIZER_FILES):
+        if (adapter.path / name).is_file():
+            shutil.copyfile(adapter.path / name, folder / name)
+    _write_json(folder / folders.CONFIG_FILE, folders.stored_config(adapter.config))
+
+
+def _record(workspace: Workspace, write: Write, folder: Path, draft: VersionDraft, manifest: dict[str, Any],
+            adapter: AdapterFolder) -> VersionRef:
+    connection = write.connection
+    _check_base_and_parents(write, draft, adapter)
+    hold(write, f"versions:{draft.name}")
+    last = connection.execute(select(func.max(versions.c.number)).where(versions.c.name == draft.name)).scalar()
+    number, at = (last or 0) + 1, now_text()
+    manifest |= {"number": number, "version": f"{draft.name}@{number}", "actor": write.actor, "created_at": at}
+    _write_json(folder / folders.MANIFEST_FILE, manifest)
+    path = f"versions/{draft.name}/{number}"
+    workspace.artifacts.publish(connection, folder, path)
+    connection.execute(
+        versions.insert().values(
+            digest=manifest["digest"],
+            name=draft.name,
+            number=number,
+            role=draft.role,
+            kind=draft.kind,
+            path=path,
+            base_digest=draft.base_digest,
+            snapshot_digest=draft.snapshot_digest,
+            manifest=canonical_json(manifest).decode(),
+            run_id=draft.run_id,
+            actor=write.actor,
+            created_at=at,
+        )
+    )
+    if manifest["parents"]:
+        connection.execute(version_parents.insert(), [
+            {"digest": manifest["digest"], "parent": digest, "relation": relation}
+            for relation, digest in sorted(set(draft.parents))])
+    ref = VersionRef(draft.name, number, manifest["digest"], draft.role)
+    write.audit("version.publish", str(ref), {"digest": ref.digest, "role": ref.role, "run": draft.run_id})
+    return ref
+
+
+def _check_base_and_parents(write: Write, draft: VersionDraft, adapter: AdapterFolder) -> None:
+    base = write.connection.execute(select(bases).where(bases.c.digest == draft.base_digest)).first()
+    named = write.connection.execute(select(bases).where(bases.c.name == draft.base_name)).first()
+    if named is not None and named.digest != draft.base_digest:
+        raise BadInput(
+            f"base {draft.base_name} has digest {named.digest[:12]}, the adapter is for {draft.base_digest[:12]}",
+            fix="add the base that it was trained on: rlhf base add",
+        )
+    if base is not None:
+        checks.check_base(adapter, json.loads(base.details))
+    for relation, digest in draft.parents:
+        if write.connection.execute(select(versions.c.digest).where(versions.c.digest == digest)).first() is None:
+            raise NotFound(
+                f"the parent sha256:{digest[:12]} ({relation}) is no version here", fix="publish or import it first"
+            )
+
+
+def _write_json(file: Path, value: Mapping[str, Any]) -> None:
+    file.write_text(json.dumps(value, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n", "utf-8")
