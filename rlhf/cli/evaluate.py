@@ -1,0 +1,155 @@
+"""`rlhf evaluate VERSION ... --snapshot S` and `rlhf report list|show|diff`."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from rlhf.cli.boundary import Run, verb
+
+report_app = typer.Typer(help="Evaluation reports: list, show, diff.", no_args_is_help=True)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the top-level `evaluate` and the `report` commands."""
+    verb(app, "evaluate")(evaluate)
+    app.add_typer(report_app, name="report")
+
+
+def evaluate(
+    run: Run,
+    versions: Annotated[
+        list[str], typer.Argument(help="Reward versions: name@7, name@alias or sha256:…", metavar="VERSION…")
+    ],
+    snapshot: Annotated[str, typer.Option(help="Snapshot: name (its latest cut) or name@2.", metavar="S")],
+    split: Annotated[str, typer.Option(help="test (held out) or train.")] = "test",
+    out: Annotated[
+        Path | None, typer.Option(help="Copy report.json and report.html into this folder too.", metavar="DIR")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the resampling and of the drawn orientation.")] = 0,
+) -> None:
+    """Measure reward versions on a snapshot's held-out pairs and publish a report."""
+    from rlhf.evaluation import evaluate as measure
+
+    report = measure(run.workspace(), versions, snapshot, split=split, out=out, seed=seed, on_progress=_progress())
+    run.result(
+        {
+            "versions": dict(report.figures),
+            "differences": report.content["differences"],
+            "simulated": report.content["simulated"],
+            "report": str(report.path),
+            "report_digest": report.digest,
+            "json": str(report.json_path),
+        },
+        f"{_summary(report.content)}\n\nreport {report.digest[:12]}: {report.path}",
+    )
+
+
+@verb(report_app, "list")
+def list_(run: Run) -> None:
+    """Every report, the newest first."""
+    from rlhf.evaluation import list_reports
+
+    rows = list_reports(run.workspace())
+    lines = [f"{row.digest[:12]}  {row.created_at[:16].replace('T', ' ')}  {row.actor}  {row.title}" for row in rows]
+    run.result(
+        {"reports": [row.as_json() for row in rows]}, "\n".join(lines) or "no reports: make one with rlhf evaluate"
+    )
+
+
+@verb(report_app, "show")
+def show(
+    run: Run, report: Annotated[str, typer.Argument(help="Six or more hex digits of the report's digest.", metavar="R")]
+) -> None:
+    """One report: its figures and where its page lies."""
+    from rlhf.evaluation import open_report
+
+    found = open_report(run.workspace(), report)
+    run.result(
+        {**found.content, "report": str(found.path), "report_digest": found.digest, "json": str(found.json_path)},
+        f"{found.title}\n\n{_summary(found.content)}\n\nreport {found.digest}\n{found.path}",
+    )
+
+
+@verb(report_app, "diff")
+def diff(
+    run: Run,
+    a: Annotated[str, typer.Argument(help="The report to start from.", metavar="A")],
+    b: Annotated[str, typer.Argument(help="The report to compare with it.", metavar="B")],
+) -> None:
+    """Two reports side by side, figure by figure."""
+    from rlhf.evaluation import diff as compare
+
+    found = compare(run.workspace(), a, b)
+    lines = [
+        f"A  {found['a']['title']}",
+        f"B  {found['b']['title']}",
+        "same pairs" if found["same_pairs"] else "other pairs: a change may come from the data",
+    ]
+    for entry in found["figures"]:
+        lines += ["", f"{entry['a']} → {entry['b']}"]
+        for name, change in entry["changes"].items():
+            lines.append(
+                f"  {name:<34}{_short(change['a']):>10}{_short(change['b']):>10}{_short(change['change'], '+'):>10}"
+            )
+    run.result(found, "\n".join(lines))
+
+
+def _progress() -> Any:
+    """Counts on standard error: rewritten in place on a terminal, else a line every tenth."""
+    last = -1
+
+    def show_progress(done: int, total: int) -> None:
+        nonlocal last
+        tenth = done * 10 // total if total else 10
+        if sys.stderr.isatty():
+            print(f"\rscored {done}/{total} pairs", end="\n" if done >= total else "", file=sys.stderr, flush=True)
+        elif tenth != last:
+            print(f"scored {done}/{total} pairs", file=sys.stderr, flush=True)
+        last = tenth
+
+    return show_progress
+
+
+def _summary(content: Mapping[str, Any]) -> str:
+    """A table of the figures that decide, with the number of pairs and the intervals."""
+    lines = ["SIMULATED labelers: these figures say nothing about human preferences."] if content["simulated"] else []
+    width = max(len(name) for name in content["versions"])
+    lines.append(
+        f"{'version':<{width}}  {'pairs':>6}  {'accuracy':>8}  {'95 % interval':>15}  {'log-loss':>8}  {'ECE':>6}  "
+        f"{'longer wins':>11}"
+    )
+    for name, version in content["versions"].items():
+        f = version["figures"]
+        low, high = f["accuracy_low"], f["accuracy_high"]
+        interval = "none" if low is None else f"{low:.3f} to {high:.3f}"
+        lines.append(
+            f"{name:<{width}}  {f['n_decided']:>6}  {_short(f['accuracy']):>8}  {interval:>15}  "
+            f"{_short(f['log_loss']):>8}  "
+            f"{_short(f['ece']):>6}  {_short(f['longer_wins']):>11}"
+        )
+        aside = [
+            f"{f[key]} {what}"
+            for key, what in (
+                ("n_ties", "ties left out of accuracy"),
+                ("n_too_long", "too long, each counted as a coin"),
+            )
+            if f[key]
+        ]
+        if aside:
+            lines.append(f"{'':<{width}}  {'; '.join(aside)}")
+    for d in content["differences"]:
+        m = d["accuracy"]
+        interval = "no interval" if m["low"] is None else f"{m['low']:+.3f} to {m['high']:+.3f}"
+        lines.append(f"{d['a']} − {d['b']}: accuracy {_short(m['value'], '+')} ({interval}, paired)")
+    return "\n".join(lines)
+
+
+def _short(value: float | None, sign: str = "") -> str:
+    if value is None:
+        return "–"
+    return f"{value:{sign}d}" if isinstance(value, int) else f"{value:{sign}.3f}"

@@ -1,0 +1,95 @@
+"""The plots of one version: title, drawing, and how to read it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from rlhf.evaluation.scored import ScoredPair
+from rlhf.evaluation.wording import number, value_of
+from rlhf.pages import plots
+
+_POINTS = 800  # more make the page heavy and the cloud no clearer
+_AXIS = "accuracy, % (dashed: a coin)"
+_SIDES = (
+    ("accuracy", "all pairs"),
+    ("accuracy_chosen_longer", "chosen is longer"),
+    ("accuracy_chosen_shorter", "chosen is shorter"),
+    ("longer_wins", "guess: longer wins"),
+)
+Chart = tuple[str, Markup, str]
+
+
+def charts(f: Mapping[str, Any], scored: Sequence[ScoredPair], slug: str) -> Iterator[Chart]:
+    """Every plot that the figures allow. slug: prefix of the plots' names, unique on the page."""
+    if f["reliability"]:
+        yield _reliability(f, slug)
+    if f["margins"]:
+        yield _margins(f["margins"], slug)
+    sides = [
+        estimate_of(label, f["measures"][key], quiet=key == "longer_wins")
+        for key, label in _SIDES
+        if f["measures"][key]["value"] is not None
+    ]
+    if sides:
+        note = (
+            "A score that follows length alone is right wherever the chosen reply is the longer, and wrong wherever "
+            "it is the shorter."
+        )
+        yield "Is it length?", plots.dots(f"{slug}-length", sides, reference=0.5, label=_AXIS), note
+    if f["margins"]:
+        yield _lengths(f["measures"]["length_correlation"], scored, slug)
+    for key, title in (("by_source", "By source"), ("by_stratum", "By how the labelers agreed")):
+        yield from _parts(f[key], title, f"{slug}-{key.replace('_', '-')}")
+
+
+def estimate_of(label: str, measure: Mapping[str, Any], *, quiet: bool = False) -> plots.Estimate:
+    return plots.Estimate(label, measure["value"], measure["low"], measure["high"], measure["n"], quiet)
+
+
+def _reliability(f: Mapping[str, Any], slug: str) -> Chart:
+    bins = [plots.Bin(b["predicted"], b["observed"], b["n"], b["band_low"], b["band_high"]) for b in f["reliability"]]
+    perfect = f["ece_if_perfect"]
+    verdict = "no sign of miscalibration" if f["ece"] <= perfect["p95"] else "more than chance explains"
+    note = (
+        f"Bars behind the dots: where 95 of 100 perfectly calibrated scores would lie. ECE {f['ece']:.3f}; chance "
+        f"alone gives {perfect['mean']:.3f} on average and up to {perfect['p95']:.3f}: {verdict}."
+    )
+    return "Do its probabilities mean what they say?", plots.reliability(f"{slug}-reliability", bins), note
+
+
+def _margins(m: Mapping[str, Any], slug: str) -> Chart:
+    note = (
+        f"Right of zero is ranked as the labelers did. Mean {number(m['mean'], '2')}, standard deviation "
+        f"{m['sd']:.2f}; half of the pairs lie between {number(m['p25'], '2')} and {number(m['p75'], '2')}. "
+        "The outermost bars hold what lies beyond them."
+    )
+    return "How sure it is", plots.histogram(f"{slug}-margins", m["edges"], m["counts"]), note
+
+
+def _lengths(correlation: Mapping[str, Any], scored: Sequence[ScoredPair], slug: str) -> Chart:
+    every = sorted((p for p in scored if p.margin is not None), key=lambda p: p.pair_id)
+    points = every[:_POINTS]  # ids are digests: the first ones are a random sample
+    drawn = plots.scatter(
+        f"{slug}-scatter",
+        [p.length_difference for p in points],
+        [p.margin or 0.0 for p in points],
+        x_label="chosen − rejected, characters",
+        y_label="score difference",
+    )
+    note = f"{len(points):,} of {len(every):,} scored pairs. Rank correlation {value_of(correlation, '+3')}."
+    return "Score against length", drawn, note
+
+
+def _parts(by: Mapping[str, Any], title: str, slug: str) -> Iterator[Chart]:
+    """Nothing where there is one part only."""
+    shown, hidden = by["shown"], by["hidden"]
+    if len(shown) + hidden["parts"] < 2 or not shown:
+        return
+    estimates = [estimate_of(name or "not named", measure) for name, measure in shown.items()]
+    note = "Differences between parts are not tested; with many parts some differ by chance."
+    if hidden["parts"]:
+        note += f" Not shown: {hidden['parts']} with fewer than {hidden['below']} pairs ({hidden['pairs']} in all)."
+    yield title, plots.dots(slug, estimates, reference=0.5, label=_AXIS), note

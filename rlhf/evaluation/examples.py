@@ -1,0 +1,54 @@
+"""The pairs that a version is surest of, right and wrong, as escaped text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from rlhf.evaluation.scored import ScoredPair
+
+N_SHOWN = 5
+_EXAMPLE = Markup(
+    '<article class="example" data-pair="{id}">'
+    '<p class="meta">score difference <strong>{margin}</strong> · {source} · {chosen_length:,} and {rejected_length:,} '
+    "characters · pair {short}</p>"
+    '<blockquote dir="auto"><span class="who">prompt</span>{prompt}</blockquote>'
+    '<blockquote class="chosen" dir="auto"><span class="who">preferred by the labelers, score {score_chosen:.2f}</span>'
+    "{chosen}</blockquote>"
+    '<blockquote class="rejected" dir="auto"><span class="who">the other, score {score_rejected:.2f}</span>'
+    "{rejected}</blockquote></article>\n"
+)
+
+
+def surest(scored: Sequence[ScoredPair], n: int = N_SHOWN) -> tuple[list[ScoredPair], list[ScoredPair]]:
+    """The n most confident right and the n most confident wrong decided pairs, the surest first."""
+    ranked = sorted((p for p in scored if p.margin and not p.is_tie), key=lambda p: (-abs(p.margin or 0.0), p.pair_id))
+    return [p for p in ranked if (p.margin or 0.0) > 0][:n], [p for p in ranked if (p.margin or 0.0) < 0][:n]
+
+
+def examples(scored: Sequence[ScoredPair]) -> Markup:
+    """Both lists, each pair with its prompt's end and its replies' beginnings."""
+    right, wrong = surest(scored)
+    return Markup("<h3>Surest and wrong</h3>\n{}<h3>Surest and right</h3>\n{}").format(_listed(wrong), _listed(right))
+
+
+def _listed(pairs: Sequence[ScoredPair]) -> Markup:
+    if not pairs:
+        return Markup("<p>None.</p>\n")
+    return Markup("").join(
+        _EXAMPLE.format(
+            id=p.pair_id,
+            short=p.pair_id[:12],
+            margin=f"{p.margin:+.2f}".replace("-", "−"),
+            source=p.source or "source not named",
+            chosen_length=p.chosen_length,
+            rejected_length=p.rejected_length,
+            prompt=p.prompt,
+            chosen=p.chosen,
+            rejected=p.rejected,
+            score_chosen=p.score_chosen or 0.0,
+            score_rejected=p.score_rejected or 0.0,
+        )
+        for p in pairs
+    )

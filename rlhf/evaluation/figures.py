@@ -1,0 +1,262 @@
+"""Scored pairs to figures: each with its number of pairs, its 95 % interval and the method that made it.
+
+What is counted, once for all figures:
+- a tie (target 0.5) can't be ranked rightly or wrongly: ties are counted and left out of accuracy and the figures
+  below it;
+- a pair that could not be scored stays in: its margin is taken as 0, which is a coin (0.5 in accuracy, ln 2 in
+  log-loss, 1/4 in Brier score). So leaving out hard pairs never helps. Margins, calibration and length correlation use
+  scored pairs only;
+- pairs of one opening turn are resampled together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlhf.evaluation.scored import ScoredPair
+from rlhf.measures import calibration, intervals, ranking
+
+Floats = NDArray[np.float64]
+LEVEL, N_BOOT, N_BOOT_SLOW, N_BINS, MIN_SHOWN = 0.95, 2000, 500, 15, 30
+_DECIMALS = 6  # beyond what a score is good for (1e-4), so that figures compare as text
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+NO_INTERVAL = "no interval: all pairs are of one group"
+
+
+def figures(scored: Sequence[ScoredPair], *, seed: int = 0) -> dict[str, Any]:
+    """Everything that is measured on one version's scored pairs; finite floats, ints, texts and None only.
+
+    Flat keys (`accuracy`, `accuracy_low`, `accuracy_high`, `log_loss`, ...) are for programs; `measures` holds the
+    same with n, level and method. A figure of no pairs is None. The order of the pairs doesn't matter. Raises
+    ValueError on none.
+    """
+    if not scored:
+        raise ValueError("no pairs to measure")
+    pairs = sorted(scored, key=lambda p: p.pair_id)
+    decided = [p for p in pairs if not p.is_tie]
+    ranked = [p for p in decided if p.margin is not None]
+    oriented = calibration.orient(_coined(ranked), seed) if ranked else None
+    measures = {**_ranking(decided, pairs, seed), **_length(decided, pairs, seed)}
+    measures["ece"] = _calibration(*oriented, [p.group for p in ranked], seed) if oriented else _nothing()
+    found: dict[str, Any] = {
+        "n": len(pairs),
+        "n_decided": len(decided),
+        "n_ties": len(pairs) - len(decided),
+        "n_too_long": sum(p.margin is None for p in pairs),
+        "n_truncated": sum(p.truncated for p in pairs),
+        "n_groups": len({p.group for p in pairs}),
+    }
+    for name, measure in measures.items():
+        found |= {name: measure["value"], f"{name}_low": measure["low"], f"{name}_high": measure["high"]}
+    perfect = calibration.ece_if_perfect(oriented[0], N_BINS, seed) if oriented else None
+    found |= {
+        "ece_if_perfect": {"mean": perfect.mean, "p95": perfect.p95} if perfect else None,
+        "margins": _margins([p.margin for p in ranked if p.margin is not None]),
+        "reliability": _reliability(*oriented) if oriented else [],
+        "by_source": _by(decided, lambda p: p.source, seed),
+        "by_stratum": _by(decided, lambda p: p.stratum, seed),
+        "measures": measures,
+        "seed": seed,
+    }
+    rounded: dict[str, Any] = _rounded(found)
+    return rounded
+
+
+def difference(one: Sequence[ScoredPair], other: Sequence[ScoredPair], *, seed: int = 0) -> dict[str, Any]:
+    """One version minus another on the same pairs, paired: accuracy and log-loss with intervals, and how often both
+    rank alike.
+
+    Raises ValueError where the pairs differ.
+    """
+    pairs = [sorted((p for p in side if not p.is_tie), key=lambda p: p.pair_id) for side in (one, other)]
+    if [p.pair_id for p in pairs[0]] != [p.pair_id for p in pairs[1]]:
+        raise ValueError("the two versions were scored on different pairs")
+    margins = [_coined(side) for side in pairs]
+    hits = [_hits(m) for m in margins]
+    groups = [p.group for p in pairs[0]]
+    result: dict[str, Any] = _rounded(
+        {
+            "accuracy": _mean(hits[0] - hits[1], groups, seed),
+            "log_loss": _mean(_losses(margins[0]) - _losses(margins[1]), groups, seed),
+            "same_side": _mean((hits[0] == hits[1]).astype(np.float64), groups, seed, share=True),
+        }
+    )
+    return result
+
+
+def _ranking(decided: Sequence[ScoredPair], pairs: Sequence[ScoredPair], seed: int) -> dict[str, dict[str, Any]]:
+    margins, groups = _coined(decided), [p.group for p in decided]
+    found = {
+        "accuracy": _mean(_hits(margins), groups, seed, share=True),
+        "log_loss": _mean(_losses(margins), groups, seed),
+        "brier": _mean(_sigmoid(-margins) ** 2, groups, seed),
+    }
+    if any(p.target < 1 for p in pairs):  # several labelers: how well the whole vote is met, ties included
+        every, targets = _coined(pairs), np.array([p.target for p in pairs])
+        losses = targets * _losses(every) + (1 - targets) * _losses(-every)
+        found["soft_log_loss"] = _mean(losses, [p.group for p in pairs], seed)
+    return found
+
+
+def _length(decided: Sequence[ScoredPair], pairs: Sequence[ScoredPair], seed: int) -> dict[str, dict[str, Any]]:
+    hits, groups = _hits(_coined(decided)), np.array([p.group for p in decided])
+    longer = np.array([p.length_difference for p in decided], dtype=np.float64)
+    baseline = _hits(longer)
+    return {
+        "longer_wins": _mean(baseline, groups, seed, share=True),
+        "accuracy_minus_longer_wins": _mean(hits - baseline, groups, seed),
+        "accuracy_chosen_longer": _mean(hits[longer > 0], groups[longer > 0], seed, share=True),
+        "accuracy_chosen_shorter": _mean(hits[longer < 0], groups[longer < 0], seed, share=True),
+        "length_correlation": _length_correlation([p for p in pairs if p.margin is not None], seed),
+    }
+
+
+def _length_correlation(pairs: Sequence[ScoredPair], seed: int) -> dict[str, Any]:
+    """Spearman's over score and length differences, each pair taken both ways round: it then depends on no label and
+    no draw."""
+    if not pairs:
+        return _nothing()
+    both = np.array([[p.margin, p.length_difference] for p in pairs], dtype=np.float64)
+
+    def statistic(rows: Floats) -> float:
+        return ranking.length_correlation(np.r_[rows[:, 0], -rows[:, 0]], np.r_[rows[:, 1], -rows[:, 1]])
+
+    interval = intervals.bootstrap(
+        both, statistic, groups_N=[p.group for p in pairs], n_boot=N_BOOT_SLOW, level=LEVEL, seed=seed
+    )
+    return _estimate(statistic(both), interval, len(pairs))
+
+
+def _calibration(p: Floats, won: Floats, groups: Sequence[str], seed: int) -> dict[str, Any]:
+    """ECE with a percentile bootstrap shifted by its own bias: resampling adds noise, noise adds ECE, and unshifted the
+    interval may lie above the figure itself."""
+    drawn: list[float] = []
+
+    def statistic(rows: Floats) -> float:
+        drawn.append(calibration.ece(rows[:, 0], rows[:, 1], N_BINS))
+        return drawn[-1]
+
+    interval = intervals.bootstrap(
+        np.stack([p, won], axis=1), statistic, groups_N=groups, n_boot=N_BOOT_SLOW, level=LEVEL, seed=seed
+    )
+    value = calibration.ece(p, won, N_BINS)
+    bias = float(np.mean(drawn)) - value
+    shifted = intervals.Interval(
+        max(0.0, interval.low - bias), interval.high - bias, LEVEL, f"{interval.method}, bias-shifted"
+    )
+    return _estimate(value, interval if "degenerate" in interval.method else shifted, len(p))
+
+
+def _reliability(p: Floats, won: Floats) -> list[dict[str, float]]:
+    """Bins with Wilson intervals, and the band that 95 of 100 perfectly calibrated scores stay in at that count."""
+    from scipy.stats import binom
+
+    return [
+        {
+            "predicted": b.p_mean,
+            "observed": b.won_rate,
+            "n": b.n,
+            "low": b.low,
+            "high": b.high,
+            "band_low": float(binom.ppf(0.025, b.n, b.p_mean)) / b.n,
+            "band_high": float(binom.ppf(0.975, b.n, b.p_mean)) / b.n,
+        }
+        for b in calibration.reliability(p, won, N_BINS)
+    ]
+
+
+def _margins(margins: Sequence[float]) -> dict[str, Any] | None:
+    """Mean, sd, quantiles and a histogram whose bins end at zero; what lies beyond its ends is in the last bins."""
+    if not margins:
+        return None
+    values = np.array(margins)
+    reach = float(np.quantile(np.abs(values), 0.995)) or 1.0
+    edges = np.linspace(-reach, reach, 25)
+    counts, _ = np.histogram(np.clip(values, -reach, reach), edges)
+    quantiles = {
+        f"p{round(q * 100):02d}": float(v) for q, v in zip(_QUANTILES, np.quantile(values, _QUANTILES), strict=True)
+    }
+    return {
+        "n": len(values),
+        "mean": float(values.mean()),
+        "sd": float(values.std()),
+        **quantiles,
+        "edges": edges.tolist(),
+        "counts": counts.tolist(),
+    }
+
+
+def _by(decided: Sequence[ScoredPair], key: Callable[[ScoredPair], str], seed: int) -> dict[str, Any]:
+    """Accuracy of each part with at least MIN_SHOWN pairs: a smaller one's interval says nothing, and invites
+    stories."""
+    parts: dict[str, list[ScoredPair]] = {}
+    for pair in decided:
+        parts.setdefault(key(pair), []).append(pair)
+    shown = {
+        name: _mean(_hits(_coined(part)), [p.group for p in part], seed, share=True)
+        for name, part in sorted(parts.items())
+        if len(part) >= MIN_SHOWN
+    }
+    hidden = [part for part in parts.values() if len(part) < MIN_SHOWN]
+    return {"shown": shown, "hidden": {"parts": len(hidden), "pairs": sum(map(len, hidden)), "below": MIN_SHOWN}}
+
+
+def _coined(pairs: Sequence[ScoredPair]) -> Floats:
+    """(N,) margins, an unscored pair's taken as 0."""
+    return np.array([p.margin or 0.0 for p in pairs], dtype=np.float64)
+
+
+def _hits(margins: Floats) -> Floats:
+    """(N,) of 1 right, 0 wrong, 0.5 undecided: what `ranking.accuracy` is the mean of."""
+    return (margins > 0) + 0.5 * (margins == 0)
+
+
+def _losses(margins: Floats) -> Floats:
+    """(N,) nats: what `ranking.log_loss` is the mean of."""
+    return np.logaddexp(0.0, -margins)
+
+
+def _sigmoid(x: Floats) -> Floats:
+    return np.exp(-np.logaddexp(0.0, -x))
+
+
+def _mean(values: Floats, groups: Sequence[str] | NDArray[Any], seed: int, *, share: bool = False) -> dict[str, Any]:
+    """A mean with its clustered interval. share: a share of pairs; one whose resamples are all alike takes Wilson's
+    interval over the groups, for 30 of 30 right is not certainty."""
+    if not len(values):
+        return _nothing()
+    interval = intervals.bootstrap(values, np.mean, groups_N=groups, n_boot=N_BOOT, level=LEVEL, seed=seed)
+    value = float(np.mean(values))
+    if share and interval.low == interval.high and "degenerate" not in interval.method:
+        n_groups = len(set(groups))
+        interval = intervals.wilson(min(value, 1.0) * n_groups, n_groups, LEVEL)
+    return _estimate(value, interval, len(values))
+
+
+def _estimate(value: float, interval: intervals.Interval, n: int) -> dict[str, Any]:
+    if "degenerate" in interval.method:
+        return {"value": value, "low": None, "high": None, "n": n, "level": None, "method": NO_INTERVAL}
+    return {
+        "value": value,
+        "low": interval.low,
+        "high": interval.high,
+        "n": n,
+        "level": interval.level,
+        "method": interval.method,
+    }
+
+
+def _nothing() -> dict[str, Any]:
+    return {"value": None, "low": None, "high": None, "n": 0, "level": None, "method": "no pairs"}
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, float | np.floating):
+        return round(float(value), _DECIMALS) + 0.0  # no -0.0
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,184 @@
+"""The report as a page that an evaluator reads, prints and signs: `render(content, scored)`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from markupsafe import Markup
+
+from rlhf.evaluation.charts import charts, estimate_of
+from rlhf.evaluation.examples import examples
+from rlhf.evaluation.scored import ScoredPair
+from rlhf.evaluation.wording import against_length, assumptions, number, percent, range_of, value_of
+from rlhf.pages import Section, facts, page, plot_grid, plots, table
+from rlhf.pages.page import bullets, digest, folded, headline
+
+_SIMULATED = (
+    "labelers: these judgements come from a program, not from people. The figures show that the method works; "
+    "they say nothing about human preferences."
+)
+_TRAINED_ON_SIMULATED = "training: a version here was trained on judgements that come from a program, not from people."
+# figure -> what a reader calls it, how it is written, what it means
+_ROWS: tuple[tuple[str, str, str, str], ...] = (
+    ("accuracy", "Accuracy", "%", "percent of the decided pairs ranked as the labelers did"),
+    ("longer_wins", "Longer reply wins", "%", "percent that guessing the longer reply reaches on the same pairs"),
+    ("accuracy_minus_longer_wins", "Accuracy above that guess", "+%", "points, paired on the same pairs"),
+    ("accuracy_chosen_longer", "Accuracy, chosen is longer", "%", "percent, where length points the right way"),
+    ("accuracy_chosen_shorter", "Accuracy, chosen is shorter", "%", "percent, where length points the wrong way"),
+    ("log_loss", "Log-loss", "3", "nats; a coin has 0.693, lower is better"),
+    ("soft_log_loss", "Log-loss against the votes", "3", "nats, against each pair's share of votes, ties included"),
+    ("brier", "Brier score", "3", "a coin has 0.250, lower is better"),
+    ("ece", "Calibration error (ECE)", "3", "mean gap between predicted and observed share"),
+    ("length_correlation", "Length correlation", "+3", "rank correlation of score and length differences"),
+)
+
+
+def render(content: Mapping[str, Any], scored: Mapping[str, Sequence[ScoredPair]]) -> str:
+    """The whole HTML page. content: what report.json holds. scored: version name -> its scored pairs, for plots and
+    examples."""
+    versions = content["versions"]
+    lead = Markup("").join(_headline(name, versions[name], content) for name in versions)
+    sections = list(_comparison(content)) if len(versions) > 1 else []
+    for place, name in enumerate(versions):
+        sections += _of_version(name, versions[name]["figures"], scored[name], f"v{place}", several=len(versions) > 1)
+    sections += [
+        Section("What this rests on", bullets(assumptions(content))),
+        Section("Identity", _identity(content)),
+        _signature(content),
+    ]
+    warning = (
+        _SIMULATED if "simulated" in content["labelers"] else _TRAINED_ON_SIMULATED if content["simulated"] else ""
+    )
+    return page(content["title"], sections, kicker="Evaluation report", lead=lead, simulated=warning)
+
+
+def _headline(name: str, version: Mapping[str, Any], content: Mapping[str, Any]) -> Markup:
+    f = version["figures"]
+    whom = {
+        "human": "people",
+        "simulated": "the simulated labelers",
+        "model": "the judging model",
+        "served": "the users",
+    }
+    labelers = " and ".join(whom[kind] for kind in content["labelers"])
+    held_out = content["snapshot"]["split"] == "test" and not version["seen_openings"]
+    which = "held-out pairs" if held_out else "pairs, which it may have been trained on"
+    if f["accuracy"] is None:
+        return headline("–", f"{name} can't be given an accuracy: all {f['n']:,} pairs are ties.")
+    if f["accuracy_low"] is None:
+        interval = "no interval can be formed, as all pairs share one opening turn"
+    else:
+        interval = f"95 % interval {percent(f['accuracy_low'])} to {percent(f['accuracy_high'])}"
+    words = (
+        f"{name} ranks the two replies as {labelers} did in {percent(f['accuracy'])} % of {f['n_decided']:,} "
+        f"{which} ({interval})."
+    )
+    return headline(f"{percent(f['accuracy'])} %", words, small=against_length(f))
+
+
+def _comparison(content: Mapping[str, Any]) -> Iterator[Section]:
+    versions = content["versions"]
+    estimates = [
+        estimate_of(name, v["figures"]["measures"]["accuracy"])
+        for name, v in versions.items()
+        if v["figures"]["accuracy"] is not None
+    ]
+    first = next(iter(versions.values()))["figures"]["measures"]["longer_wins"]
+    if not estimates:
+        return
+    estimates.append(estimate_of("longer reply wins", first, quiet=True))
+    grid = plot_grid(
+        [
+            (
+                "Accuracy of each",
+                plots.dots("compare", estimates, reference=0.5, label="accuracy, % (dashed: a coin)"),
+                "Overlapping intervals don't mean that two versions are alike: the table holds the paired differences.",
+            )
+        ]
+    )
+    rows = [
+        (
+            f"{d['a']} − {d['b']}",
+            value_of(d["accuracy"], "+%"),
+            value_of(d["log_loss"], "+3"),
+            value_of(d["same_side"], "%"),
+            f"{d['accuracy']['n']:,}",
+        )
+        for d in content["differences"]
+    ]
+    head = ("difference", "accuracy, points", "log-loss, nats", "ranked alike, %", "pairs")
+    yield Section(
+        "Side by side",
+        grid + table(head, rows, numeric=(1, 2, 3, 4), wide=True),
+        "Paired differences on the same pairs, with 95 % intervals. An interval that holds 0 doesn't show one.",
+    )
+
+
+def _of_version(
+    name: str, f: Mapping[str, Any], scored: Sequence[ScoredPair], slug: str, *, several: bool
+) -> list[Section]:
+    of = f" of {name}" if several else ""
+    return [
+        Section(f"Figures{of}", _figures(f), _counts(f)),
+        Section(f"Plots{of}", plot_grid(charts(f, scored, slug))),
+        Section(
+            f"Examples{of}",
+            folded("Show examples (they quote labeled texts, which may be offensive or harmful)", examples(scored)),
+            "The pairs that the version is surest of, on either side. They are extremes, not a sample.",
+        ),
+    ]
+
+
+def _counts(f: Mapping[str, Any]) -> str:
+    parts = [
+        f"{f['n']:,} pairs with a verdict: {f['n_decided']:,} decided, {f['n_ties']:,} ties (left out of accuracy)"
+    ]
+    if f["n_too_long"]:
+        parts.append(f"{f['n_too_long']:,} too long to be scored (each counts as a coin)")
+    if f["n_truncated"]:
+        parts.append(f"{f['n_truncated']:,} scored with their oldest turns left out")
+    return (
+        "; ".join(parts) + f". They come from {f['n_groups']:,} different opening turns, which are what is resampled."
+    )
+
+
+def _figures(f: Mapping[str, Any]) -> Markup:
+    rows = []
+    for key, label, form, meaning in _ROWS:
+        if measure := f["measures"].get(key):
+            said = Markup('{}<br><span class="unit">{}</span>').format(label, meaning)
+            rows.append(
+                (said, number(measure["value"], form), range_of(measure, form), f"{measure['n']:,}", measure["method"])
+            )
+    return table(("figure", "value", "95 % interval", "pairs", "method"), rows, numeric=(1, 2, 3), wide=True)
+
+
+def _identity(content: Mapping[str, Any]) -> Markup:
+    snapshot = content["snapshot"]
+    rows: list[tuple[str, str | Markup]] = [("Report", digest(content["digest"]))]
+    for name, v in content["versions"].items():
+        rows += [
+            ("Version", Markup("<strong>{}</strong> {}").format(name, digest(v["digest"]))),
+            ("Kind, base", Markup("{} on {} {}").format(v["kind"], v["base"], digest(v["base_digest"]))),
+        ]
+    rows += [
+        ("Snapshot", Markup("<strong>{}</strong> {}").format(snapshot["name"], digest(snapshot["digest"]))),
+        ("Split", f"{snapshot['split']}, {snapshot['pairs']:,} judged pairs"),
+        ("Judged by", ", ".join(content["labelers"])),
+        ("Seed", str(content["seed"])),
+    ]
+    return facts(rows)
+
+
+def _signature(content: Mapping[str, Any]) -> Section:
+    lines = Markup("").join(
+        Markup("<p><code>rlhf adapter sign {} --report {} --as ROLE</code></p>").format(name, content["digest"][:12])
+        for name in content["versions"]
+    )
+    fields = Markup("").join(Markup("<p>{}</p>").format(what) for what in ("Name and role", "Decision", "Date"))
+    return Section(
+        "Sign-off",
+        lines + Markup('<div class="sign">{}</div>').format(fields),
+        "A sign-off names the digests of a version and of this report.",
+    )

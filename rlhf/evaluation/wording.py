@@ -1,0 +1,86 @@
+"""Figures as words: how a number is written, and what a reader must know before trusting it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+
+def number(value: float | None, form: str) -> str:
+    """form: '%' percent with one decimal, '3' three decimals, '2' two; '+' first = with its sign. None is a dash."""
+    if value is None:
+        return "–"
+    sign = "+" if form.startswith("+") else ""
+    text = f"{value * 100:{sign}.1f}" if form.endswith("%") else f"{value:{sign}.{form[-1]}f}"
+    return text.replace("-", "−")
+
+
+def percent(value: float) -> str:
+    return number(value, "%")
+
+
+def range_of(measure: Mapping[str, Any], form: str) -> str:
+    """'0.62 to 0.70', or 'none' where no interval could be formed."""
+    if measure["low"] is None:
+        return "none"
+    return f"{number(measure['low'], form)} to {number(measure['high'], form)}"
+
+
+def value_of(measure: Mapping[str, Any], form: str) -> str:
+    """'0.66 (0.62 to 0.70)'."""
+    if measure["value"] is None:
+        return "–"
+    return f"{number(measure['value'], form)} ({range_of(measure, form)})"
+
+
+def against_length(f: Mapping[str, Any]) -> str:
+    """The version against the guess that costs nothing: the longer reply."""
+    base = f"Always guessing the longer reply is right in {percent(f['longer_wins'])} %"
+    low, high = f["accuracy_minus_longer_wins_low"], f["accuracy_minus_longer_wins_high"]
+    if low is None:
+        return f"{base}."
+    if low > 0:
+        return f"{base}; the version is better than that guess by {percent(low)} to {percent(high)} points."
+    if high < 0:
+        return f"{base}; the version is worse than that guess by {percent(-high)} to {percent(-low)} points."
+    return f"{base}; these pairs don't show that the version is better than that guess."
+
+
+def assumptions(content: Mapping[str, Any]) -> Iterator[str]:
+    """What the report's figures rest on, and where they end, a sentence or two each. content: as in report.json."""
+    snapshot, method = content["snapshot"], content["method"]
+    yield (
+        f"Accuracy: {method['accuracy']}. It is agreement with these labelers, who also disagree with each other: "
+        "100 % is out of reach."
+    )
+    yield (
+        f"Intervals: {method['intervals']}; seed {content['seed']}. They cover which conversations were drawn, "
+        "not the labelers' errors and not the choice of the data."
+    )
+    yield (
+        f"Calibration: {method['calibration']}, since stored pairs name the chosen reply first. The ECE's interval "
+        "is shifted by the bias that resampling adds."
+    )
+    yield f"Length correlation: {method['length_correlation']}; lengths in characters."
+    if snapshot["without_verdict"] or snapshot["without_consent"]:
+        yield (
+            f"Left out: {snapshot['without_verdict']:,} pairs without a verdict (skipped by all), "
+            f"{snapshot['without_consent']:,} whose labelers did not agree to evaluation."
+        )
+    for name, version in content["versions"].items():
+        yield _seen(name, version, snapshot["split"])
+    yield "What the base model read before its adapter was trained is unknown; it may have met these conversations."
+
+
+def _seen(name: str, version: Mapping[str, Any], split: str) -> str:
+    if version["trained_on"] is None:
+        return (
+            f"{name}: the snapshot that it was trained on is not in this workspace, so an overlap with these pairs "
+            "can't be ruled out."
+        )
+    if version["seen_openings"] == 0:
+        return f"{name} was trained on {version['trained_on']}; none of these opening turns is in that training."
+    return (
+        f"Caution: {version['seen_openings']:,} of these opening turns were in the training of {name} "
+        f"({version['trained_on']}): its figures on this {split} split are too good."
+    )

@@ -1,0 +1,167 @@
+"""The plots that reports are made of, each a pure function from numbers to inline SVG.
+
+Every plot has a slug `name`, unique on its page, and a description for readers who can't see it. Numbers are finite;
+what could not be measured is left out by the caller. Widths are chosen so that the labels stay legible on a phone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from markupsafe import Markup
+
+from rlhf.pages.svg import BAD, BAND, GOOD, INK, LINE, MUTED, drawing, inline
+
+_WIDTH, _HEIGHT = 4.3, 3.0  # inches at 9 points: 9 pixels on a 390 pixel phone, 13 on a desk
+_LABEL_LENGTH = 26
+
+
+@dataclass(frozen=True, slots=True)
+class Bin:
+    """One bin of a reliability diagram: mean predicted probability, share observed, count, and the band in which a
+    perfectly calibrated score's observed share falls 95 times of 100 at this count."""
+
+    predicted: float
+    observed: float
+    n: int
+    band_low: float
+    band_high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A figure with its interval (None = none could be formed), for `dots`. quiet: a baseline, drawn in grey."""
+
+    label: str
+    value: float
+    low: float | None
+    high: float | None
+    n: int
+    quiet: bool = False
+
+
+def reliability(name: str, bins: Sequence[Bin]) -> Markup:
+    """Observed against predicted share, the perfect-calibration band behind, the count of each bin below."""
+    with drawing(_WIDTH, 3.9, (3.2, 1)) as (figure, (top, below)):
+        predicted = [b.predicted for b in bins]
+        top.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
+        top.vlines(predicted, [b.band_low for b in bins], [b.band_high for b in bins], color=BAND, linewidth=7)
+        top.plot(predicted, [b.observed for b in bins], color=GOOD, linewidth=1.2, marker="o", markersize=4)
+        top.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="observed share")
+        top.set_yticks([0, 0.25, 0.5, 0.75, 1])
+        top.grid(axis="y")
+        below.bar(predicted, [b.n for b in bins], width=0.025, color=GOOD)
+        below.set(xlabel="predicted probability that the reply is preferred", ylabel="pairs")
+        below.locator_params(axis="y", nbins=3)
+        told = ", ".join(f"{b.predicted:.2f} predicted {b.observed:.2f} observed of {b.n}" for b in bins)
+        return inline(figure, name, f"Reliability diagram: {told}")
+
+
+def histogram(name: str, edges: Sequence[float], counts: Sequence[int]) -> Markup:
+    """Counts of score differences (chosen - rejected); what lies left of zero is ranked wrongly and coloured so."""
+    with drawing(_WIDTH, _HEIGHT) as (figure, (axes,)):
+        widths = [high - low for low, high in pairwise(edges)]
+        colours = [GOOD if low + high > 0 else BAD for low, high in pairwise(edges)]
+        axes.bar(edges[:-1], counts, width=[w * 0.92 for w in widths], align="edge", color=colours)
+        axes.axvline(0, color=INK, linewidth=0.8)
+        axes.set(xlabel="score of chosen − score of rejected", ylabel="pairs")
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+        right = sum(c for c, colour in zip(counts, colours, strict=True) if colour == GOOD)
+        return inline(figure, name, f"Histogram of score differences: {right} of {sum(counts)} pairs lie right of zero")
+
+
+def dots(
+    name: str, estimates: Sequence[Estimate], *, reference: float | None, label: str, percent: bool = True
+) -> Markup:
+    """One line an estimate: dot and interval. reference: a dashed line, for instance 0.5 = a coin, or None."""
+    scale = 100.0 if percent else 1.0
+    with drawing(_WIDTH, 0.72 + 0.36 * len(estimates)) as (figure, (axes,)):
+        for row, e in enumerate(estimates):
+            colour = MUTED if e.quiet else GOOD
+            if e.low is not None and e.high is not None:
+                axes.plot(
+                    [e.low * scale, e.high * scale], [row, row], color=colour, linewidth=2, solid_capstyle="round"
+                )
+            axes.plot([e.value * scale], [row], color=colour, marker="o", markersize=6)
+        if reference is not None:
+            axes.axvline(reference * scale, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+        axes.set_yticks(range(len(estimates)), [f"{_short(e.label)}\nn = {e.n:,}" for e in estimates])
+        axes.tick_params(axis="y", labelsize=8, labelcolor=INK)
+        axes.set(ylim=(len(estimates) - 0.5, -0.5), xlabel=label)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        told = "; ".join(f"{e.label} {e.value * scale:.1f} ({_interval(e, scale)}, n = {e.n})" for e in estimates)
+        return inline(figure, name, f"{label}: {told}")
+
+
+def scatter(name: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_label: str) -> Markup:
+    """Points around two zero lines; those with y below zero (ranked wrongly) in the second colour."""
+    with drawing(_WIDTH, _HEIGHT) as (figure, (axes,)):
+        for colour, keep in ((GOOD, lambda v: v > 0), (BAD, lambda v: v <= 0)):
+            shown = [(a, b) for a, b in zip(x, y, strict=True) if keep(b)]
+            if shown:
+                xs, ys = zip(*shown, strict=True)
+                axes.plot(
+                    xs, ys, linestyle="none", marker="o", markersize=2.4, markeredgewidth=0, color=colour, alpha=0.55
+                )
+        axes.axhline(0, color=LINE, linewidth=0.8, zorder=0)
+        axes.axvline(0, color=LINE, linewidth=0.8, zorder=0)
+        axes.set(xlabel=x_label, ylabel=y_label)
+        return inline(figure, name, f"Scatter of {y_label} against {x_label}, {len(x)} points")
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One curve of `curves`: its points, and whether it is the measured one (drawn strong) or raw noise behind it."""
+
+    label: str
+    x: Sequence[float]
+    y: Sequence[float]
+    faint: bool = False
+    second: bool = False
+
+
+def curves(name: str, lines: Sequence[Line], *, x_label: str, y_label: str, reference: float | None = None) -> Markup:
+    """Learning curves over steps. reference: a dashed level such as ln 2, a coin's loss."""
+    with drawing(_WIDTH, 2.7) as (figure, (axes,)):
+        for line in lines:
+            axes.plot(
+                line.x,
+                line.y,
+                color=BAD if line.second else GOOD,
+                alpha=0.35 if line.faint else 1.0,
+                label=line.label,
+                linewidth=0.9 if line.faint else 1.8,
+                marker="o" if len(line.x) < 12 else None,
+                markersize=3.5,
+            )
+        if reference is not None:
+            axes.axhline(reference, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+        axes.set(xlabel=x_label, ylabel=y_label)
+        axes.ticklabel_format(axis="y", scilimits=(-3, 5))
+        axes.grid(axis="y")
+        axes.set_axisbelow(True)
+        if len(lines) > 1:
+            axes.legend(frameon=False, fontsize=8)
+        told = "; ".join(f"{line.label} from {line.y[0]:.4g} to {line.y[-1]:.4g}" for line in lines)
+        return inline(figure, name, f"{y_label} over {x_label}: {told}")
+
+
+def smoothed(values: Sequence[float], window: int) -> list[float]:
+    """Mean of each value and the `window - 1` before it: never looks ahead, so the last point is what was known
+    then."""
+    return [sum(values[max(0, i - window + 1) : i + 1]) / min(i + 1, window) for i in range(len(values))]
+
+
+def _short(label: str) -> str:
+    return label if len(label) <= _LABEL_LENGTH else label[: _LABEL_LENGTH - 1] + "…"
+
+
+def _interval(e: Estimate, scale: float) -> str:
+    if e.low is None or e.high is None:
+        return "no interval"
+    return f"{e.low * scale:.1f} to {e.high * scale:.1f}"
