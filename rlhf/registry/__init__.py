@@ -6,18 +6,42 @@ the tables of versions, parents, alias moves and sign-offs. Never: loads a model
 answers an unknown name with the base.
 """
 
-from rlhf.registry.publish import Evidence, VersionDraft, publish
+from rlhf.registry import aliases
+from rlhf.registry.ancestry import Lineage, Relative, SnapshotOrigin, descendants, lineage
+from rlhf.registry.difference import Difference, diff
+from rlhf.registry.portability import ImportedFolder, export_folder, find_published, read_folder
+from rlhf.registry.publishing import Evidence, VersionDraft, check_evidence, check_name, publish
+from rlhf.registry.signing import SignOff, sign
+from rlhf.registry.verification import Verification, verify
 from rlhf.registry.versions import OpenVersion, VersionRow, list_versions, open_version, resolve, retire, show
 
 __all__ = [
+    "Difference",
     "Evidence",
+    "ImportedFolder",
+    "Lineage",
     "OpenVersion",
+    "Relative",
+    "SignOff",
+    "SnapshotOrigin",
+    "Verification",
     "VersionDraft",
     "VersionRow",
+    "aliases",
+    "check_evidence",
+    "check_name",
+    "descendants",
+    "diff",
+    "export_folder",
+    "find_published",
+    "lineage",
     "list_versions",
     "open_version",
     "publish",
+    "read_folder",
     "resolve",
     "retire",
     "show",
+    "sign",
+    "verify",
 ]

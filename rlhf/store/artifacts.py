@@ -7,6 +7,8 @@ which makes them visible, comes last.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -56,7 +58,10 @@ class Artifacts:
             target.parent.mkdir(parents=True, exist_ok=True)
             _flush(staged)
             staged.rename(target)
+            _flush_entry(target.parent)
         else:
+            if self.fs.exists(f"{self.root}/{path}"):
+                self.fs.rm(f"{self.root}/{path}", recursive=True)
             self.fs.put(str(staged) + "/", f"{self.root}/{path}/", recursive=True)
         connection.execute(files.insert(), rows)
 
@@ -65,11 +70,26 @@ class Artifacts:
         recorded = self.recorded(connection, path)
         if not recorded:
             raise NotFound(f"nothing is published at {path}", fix="check the name with the room's list command")
-        folder = Path(self.root) / path if self.is_local else self._fetched(path)
+        folder = Path(self.root) / path if self.is_local else self.cache / "artifacts" / path
+        if not self.is_local and self.problems(folder, path, recorded):  # not fetched yet, or its copy was changed
+            self._fetch(path, folder)
         problems = self.problems(folder, path, recorded)
         if problems:
             raise Damaged("; ".join(problems), fix="restore the file from a backup; until then this artifact is not used")
         return folder
+
+    def read_file(self, connection: Connection, path: str) -> bytes:
+        """One published file, checked. Raises NotFound or Damaged naming it."""
+        sha256 = connection.execute(select(files.c.sha256).where(files.c.path == path)).scalar()
+        if sha256 is None:
+            raise NotFound(f"nothing is published at {path}", fix="check the name with the room's list command")
+        try:
+            content: bytes = self.fs.cat_file(f"{self.root}/{path}")
+        except FileNotFoundError:
+            raise Damaged(f"{path} is missing", fix="restore the file from a backup") from None
+        if hashlib.sha256(content).hexdigest() != sha256:
+            raise Damaged(f"{path} was changed after it was published", fix="restore the file from a backup")
+        return content
 
     def recorded(self, connection: Connection, path: str) -> dict[str, tuple[str, int]]:
         """Checksum and size of each file published under `path` ('' = all)."""
@@ -83,36 +103,65 @@ class Artifacts:
         found = {f"{path}/{f.relative_to(folder).as_posix()}" if path else f.relative_to(folder).as_posix(): f
                  for f in folder.rglob("*") if f.is_file()}
         said = [f"{name} is missing" for name in sorted(recorded.keys() - found.keys())]
-        said += [f"{name} was never published" for name in sorted(found.keys() - recorded.keys())]
+        said += [f"{name}{_NEVER}" for name in sorted(found.keys() - recorded.keys())]
         for name in sorted(found.keys() & recorded.keys()):
             sha256, n_bytes = recorded[name]
             if found[name].stat().st_size != n_bytes or digest_file(found[name]) != sha256:
                 said.append(f"{name} was changed after it was published")
         return said
 
-    def verify_all(self, connection: Connection) -> tuple[int, list[str]]:
-        """Check every file under the artifact root; returns the number of files and what is wrong, each file named."""
-        recorded = self.recorded(connection, "")
-        root = Path(self.root) if self.is_local else self._fetched("")
-        return len(recorded), (self.problems(root, "", recorded) if root.exists() or recorded else [])
+    def verify_all(self, connection: Connection) -> tuple[int, list[str], list[str]]:
+        """Check every file under the artifact root: number of files, what is wrong (each file named), and leftovers.
 
-    def _fetched(self, path: str) -> Path:
-        target = self.cache / "artifacts" / path if path else self.cache / "artifacts"
-        shutil.rmtree(target, ignore_errors=True)
-        target.mkdir(parents=True)
+        A leftover is a folder that a crash left before its rows were committed. Nothing refers to it, and the next
+        publication under that name replaces it.
+        """
+        recorded = self.recorded(connection, "")
+        with self.staging() as scratch:
+            root = Path(self.root) if self.is_local else scratch / "all"
+            if not self.is_local:
+                self._fetch("", root)
+            problems = self.problems(root, "", recorded) if root.exists() or recorded else []
+        inside = {Path(name).parent for name in recorded}
+        around = {folder for name in recorded for folder in Path(name).parents}
+        left = {}
+        for problem in problems:
+            path = Path(problem.removesuffix(_NEVER))
+            unknown = path.parent not in around and not inside & set(path.parents)
+            if problem.endswith(_NEVER) and len(path.parts) > 2 and unknown:
+                left[problem] = path.parent.as_posix()
+        return len(recorded), [one for one in problems if one not in left], sorted(set(left.values()))
+
+    def _fetch(self, path: str, folder: Path) -> None:
+        """Copy from the remote root into `folder`, which appears whole: readers beside us never see half of it."""
         source = f"{self.root}/{path}".rstrip("/")
-        for name in self.fs.find(source):
-            local = target / name[len(source):].lstrip("/")
-            local.parent.mkdir(parents=True, exist_ok=True)
-            self.fs.get(name, str(local))
-        return target
+        self.fs.invalidate_cache()
+        with self.staging() as staged:
+            for name in self.fs.find(source):
+                local = staged / name[len(source):].lstrip("/")
+                local.parent.mkdir(parents=True, exist_ok=True)
+                self.fs.get_file(name, str(local))
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            staged.rename(folder)
+
+
+_NEVER = " was never published"
 
 
 def _flush(folder: Path) -> None:
-    """fsync every file: a published folder must survive a power cut as its database row does."""
-    import os
-
+    """fsync every file and folder: what is published must survive a power cut as its database row does."""
     for file in folder.rglob("*"):
         if file.is_file():
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())
+    for entry in (folder, *(inner for inner in folder.rglob("*") if inner.is_dir())):
+        _flush_entry(entry)
+
+
+def _flush_entry(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -25,6 +25,7 @@ from rlhf.registry import folder as folders
 from rlhf.registry.checks import VersionKind
 from rlhf.registry.folder import AdapterFolder
 from rlhf.registry.locks import hold
+from rlhf.registry.portability import manifest_of, require_own
 from rlhf.registry.versions import content_of, ref_of
 from rlhf.store import Workspace, Write
 from rlhf.store.tables import bases, version_parents, versions
@@ -76,6 +77,9 @@ class Evidence:
 
     @property
     def largest_difference(self) -> float:
+        """Over the probes; infinite where the two scored different numbers of them."""
+        if len(self.trained_scores) != len(self.reloaded_scores):
+            return math.inf
         return max((abs(a - b) for a, b in zip(self.trained_scores, self.reloaded_scores, strict=True)), default=0.0)
 
 
@@ -92,6 +96,15 @@ def publish(workspace: Workspace, staged: Path, draft: VersionDraft, evidence: E
         raise BadInput(
             f"the folder's task_type makes it a {role}, the draft says {draft.role}", fix="publish it as what it is"
         )
+    own = manifest_of(staged)
+    if own is not None:
+        require_own(own, adapter)
+        if own["base"]["digest"] != draft.base_digest:
+            raise BadInput(
+                f"the folder is for base {own['base']['name']} ({own['base']['digest'][:12]}), "
+                f"not for {draft.base_name} ({draft.base_digest[:12]})",
+                fix="add the base that it was trained on and name it with --base",
+            )
     if draft.role == "reward":
         check_evidence(evidence)
     manifest = _manifest(draft, evidence, adapter)
@@ -133,12 +146,17 @@ def check_evidence(evidence: Evidence | None) -> None:
         )
 
 
-def _check_draft(draft: VersionDraft) -> None:
-    if not _NAME.fullmatch(draft.name) or draft.name.isdigit() or not draft.name.strip("."):
+def check_name(name: str) -> None:
+    """Refuse a name that can't be told from a number, an alias or a path; for a training to ask before it starts."""
+    if not _NAME.fullmatch(name) or name.isdigit() or not name.strip("."):
         raise BadInput(
-            f"'{draft.name}' is no version's name: wanted up to 100 letters, digits, - _ or ., not all digits",
+            f"'{name}' is no version's name: wanted up to 100 letters, digits, - _ or ., not all digits",
             fix="choose another name",
         )
+
+
+def _check_draft(draft: VersionDraft) -> None:
+    check_name(draft.name)
     wrong = sorted({relation for relation, _ in draft.parents} - set(RELATIONS))
     if wrong:
         raise BadInput(f"a parent's relation is '{wrong[0]}', wanted one of {', '.join(RELATIONS)}", fix="correct it")

@@ -1,0 +1,127 @@
+"""`rlhf alias`: movable names over versions; every move has its reason and can be taken back."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rlhf.cli.boundary import Run, verb
+
+if TYPE_CHECKING:
+    from rlhf.records import AliasMove
+    from rlhf.store import Workspace
+
+app = typer.Typer(help="Aliases: set, history, rollback, list.", no_args_is_help=True)
+
+Alias = Annotated[str, typer.Argument(metavar="NAME@ALIAS", help="For instance hh@champion.")]
+Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for whoever reads the history.")]
+Expect = Annotated[
+    int | None, typer.Option("--expect", metavar="N", help="Move only if entry N is the last (0 = none).")
+]
+
+
+@verb(app, "set")
+def set_(
+    run: Run,
+    alias: Alias,
+    version: Annotated[str, typer.Argument(metavar="VERSION", help="name@7, name@alias, or sha256:…")],
+    why: Why,
+    expect: Expect = None,
+) -> None:
+    """Point an alias at a version."""
+    from rlhf.registry import aliases
+
+    workspace = run.workspace()
+    began = time.perf_counter()
+    _answer(
+        run, workspace, aliases.move(workspace, alias, version, why=why, expect=expect), time.perf_counter() - began
+    )
+
+
+@verb(app, "rollback")
+def rollback(
+    run: Run,
+    alias: Alias,
+    why: Why,
+    to: Annotated[str | None, typer.Option("--to", metavar="V", help="A version it pointed at before.")] = None,
+    expect: Expect = None,
+) -> None:
+    """Return to what the alias pointed at before; repeated, walk further back."""
+    from rlhf.registry import aliases
+
+    workspace = run.workspace()
+    began = time.perf_counter()
+    _answer(
+        run, workspace, aliases.roll_back(workspace, alias, to=to, why=why, expect=expect), time.perf_counter() - began
+    )
+
+
+@verb(app, "history")
+def history(run: Run, alias: Alias) -> None:
+    """Every move of an alias, first to last: from, to, who, why, when."""
+    from rlhf.registry import aliases
+
+    workspace = run.workspace()
+    moves = [_move(workspace, move) for move in aliases.history(workspace, alias)]
+    run.result(
+        {"alias": alias, "moves": moves},
+        "\n".join(
+            f"{m['seq']:>4}  {m['at'][:19]}  {m['action']:<8} {m['from'] or '-'} -> {m['to']}  {m['who']}: {m['why']}"
+            for m in moves
+        ),
+    )
+
+
+@verb(app, "list")
+def list_(run: Run) -> None:
+    """Every alias and what it points at."""
+    from rlhf.registry import aliases
+
+    found = aliases.list_aliases(run.workspace())
+    run.result(
+        {
+            "aliases": [
+                {
+                    "alias": a.alias,
+                    "version": str(a.version),
+                    "digest": a.version.digest,
+                    "seq": a.seq,
+                    "who": a.who,
+                    "why": a.why,
+                    "at": a.at,
+                }
+                for a in found
+            ]
+        },
+        "\n".join(f"{a.alias:<30} {a.version}  {a.at[:19]}  {a.who}: {a.why}" for a in found) or "no alias is set",
+    )
+
+
+def _answer(run: Run, workspace: Workspace, move: AliasMove, seconds: float) -> None:
+    answer = {**_move(workspace, move), "seconds": round(seconds, 6)}
+    run.result(answer, f"{move.alias}: {answer['from'] or '-'} -> {answer['to']} in {seconds:.3f} s")
+
+
+def _move(workspace: Workspace, move: AliasMove) -> dict[str, Any]:
+    from rlhf import registry
+
+    names = {
+        digest: str(registry.resolve(workspace, f"sha256:{digest}"))
+        for digest in {move.from_digest, move.to_digest}
+        if digest
+    }
+    return {
+        "alias": move.alias,
+        "from": names.get(move.from_digest or ""),
+        "to": names[move.to_digest],
+        "from_digest": move.from_digest,
+        "to_digest": move.to_digest,
+        "seq": move.seq,
+        "action": move.action,
+        "who": move.who,
+        "why": move.why,
+        "at": move.at,
+        "evidence": dict(move.evidence),
+    }

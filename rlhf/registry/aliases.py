@@ -1,0 +1,248 @@
+"""Aliases: movable names over immutable versions, as an append-only log.
+
+A move is a compare-and-set on the alias's last entry: it holds only if nobody moved the alias since the mover last
+looked, and who loses is told what is current. A rollback is one more entry; no file, no model, no older entry is
+touched, so it costs the same behind a hundred versions as behind two (promise 7).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Row, select
+from sqlalchemy.exc import IntegrityError
+
+from rlhf.errors import BadInput, Conflict, NotFound
+from rlhf.ids import canonical_json, now_text
+from rlhf.records import AliasMove, VersionRef
+from rlhf.registry.locks import hold
+from rlhf.registry.versions import ref_of, resolve_in
+from rlhf.store import Workspace, Write
+from rlhf.store.tables import alias_moves, versions
+
+_ALIAS = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_HEX = re.compile(r"[0-9a-fA-F]{12,64}")
+
+
+@dataclass(frozen=True, slots=True)
+class AliasInForce:
+    """An alias and what it points at now; seq counts its moves."""
+
+    alias: str
+    version: VersionRef
+    seq: int
+    who: str
+    why: str
+    at: str
+
+
+def move(
+    workspace: Workspace,
+    alias: str,
+    version: str,
+    *,
+    why: str,
+    evidence: Mapping[str, Any] | None = None,
+    expect: int | None = None,
+) -> AliasMove:
+    """Point `name@alias` at a version of that name. expect: the seq last seen (0 = none); None = as of this call.
+
+    Raises Conflict where somebody moved it meanwhile or it points there already, BadInput for a version of another name
+    or role or a retired one, NotFound for an unknown version.
+    """
+    name = _name_of(alias)
+    _require_why(why)
+    seen = _seq_now(workspace, alias) if expect is None else expect
+    with workspace.write() as write:
+        hold(write, f"alias:{name}")
+        to = resolve_in(write.connection, version)
+        last = _require_last(write.connection, alias, seen)
+        _require_fits(write.connection, alias, name, to, last)
+        if last is not None and last.to_digest == to.digest:
+            raise Conflict(f"{alias} points at {to} already", fix="nothing is to be done")
+        return _append(write, alias, last, to.digest, "set", why, evidence or {}, returns_to=None)
+
+
+def roll_back(
+    workspace: Workspace, alias: str, *, to: str | None = None, why: str, expect: int | None = None
+) -> AliasMove:
+    """Return to what the alias pointed at before the entry in force; repeated, it walks further back.
+
+    to: a version that the alias pointed at before. Raises Conflict at the first entry, or where somebody moved it
+    meanwhile; BadInput where the alias never pointed at `to`; NotFound for an unknown alias.
+    """
+    name = _name_of(alias)
+    _require_why(why)
+    seen = _seq_now(workspace, alias) if expect is None else expect
+    with workspace.write() as write:
+        hold(write, f"alias:{name}")
+        last = _require_last(write.connection, alias, seen)
+        if last is None:
+            raise _unknown(write.connection, alias, name)
+        target = _one_back(write.connection, last) if to is None else _back_to(write.connection, last, to)
+        _require_not_retired(write.connection, alias, target)
+        return _append(write, alias, last, target.to_digest, "rollback", why, {}, returns_to=target.seq)
+
+
+def history(workspace: Workspace, alias: str) -> tuple[AliasMove, ...]:
+    """Every move of the alias, first to last. Raises NotFound for an alias that was never set."""
+    name = _name_of(alias)
+    with workspace.read() as connection:
+        rows = connection.execute(select(alias_moves).where(alias_moves.c.alias == alias).order_by(alias_moves.c.seq))
+        moves = tuple(_move(row) for row in rows)
+        if not moves:
+            raise _unknown(connection, alias, name)
+    return moves
+
+
+def current(workspace: Workspace, alias: str) -> VersionRef:
+    """What the alias points at now. Raises NotFound."""
+    name = _name_of(alias)
+    with workspace.read() as connection:
+        last = _last(connection, alias)
+        if last is None:
+            raise _unknown(connection, alias, name)
+        return ref_of(connection.execute(select(versions).where(versions.c.digest == last.to_digest)).one())
+
+
+def list_aliases(workspace: Workspace) -> tuple[AliasInForce, ...]:
+    """Every alias with what it points at, by name."""
+    later = alias_moves.alias()
+    is_last = ~select(later.c.seq).where(later.c.alias == alias_moves.c.alias, later.c.seq > alias_moves.c.seq).exists()
+    query = select(alias_moves, versions.c.name, versions.c.number, versions.c.digest, versions.c.role)
+    joined = query.join(versions, versions.c.digest == alias_moves.c.to_digest).where(is_last)
+    with workspace.read() as connection:
+        rows = connection.execute(joined.order_by(alias_moves.c.alias)).all()
+    return tuple(AliasInForce(r.alias, ref_of(r), r.seq, r.who, r.why, r.at) for r in rows)
+
+
+def _name_of(alias: str) -> str:
+    """The name before the `@`; refuses an alias that could be read as a number, a digest or two names."""
+    name, at, label = alias.partition("@")
+    if not at or not name or not _ALIAS.fullmatch(label):
+        raise BadInput(f"'{alias}' is no alias: wanted name@alias, with letters, digits, - _ or . after the @",
+                       fix="write for instance hh@champion")
+    if label.isdigit() or _HEX.fullmatch(label):
+        raise BadInput(
+            f"'{label}' can't be an alias: it reads as a version's {'number' if label.isdigit() else 'digest'}",
+            fix="choose a word, for instance champion",
+        )
+    return name
+
+
+def _require_why(why: str) -> None:
+    if not why.strip():
+        raise BadInput("why the alias moves is not said", fix="say it with --why, for whoever reads the history")
+
+
+def _seq_now(workspace: Workspace, alias: str) -> int:
+    with workspace.read() as connection:
+        last = _last(connection, alias)
+    return last.seq if last is not None else 0
+
+
+def _last(connection: Connection, alias: str) -> Row[Any] | None:
+    query = select(alias_moves).where(alias_moves.c.alias == alias).order_by(alias_moves.c.seq.desc()).limit(1)
+    return connection.execute(query).first()
+
+
+def _require_last(connection: Connection, alias: str, seen: int) -> Row[Any] | None:
+    last = _last(connection, alias)
+    if (last.seq if last is not None else 0) != seen:
+        raise _lost(connection, alias, last)
+    return last
+
+
+def _lost(connection: Connection, alias: str, last: Row[Any] | None) -> Conflict:
+    if last is None:
+        return Conflict(f"{alias} was expected to be set; it is not", fix=f"look at: rlhf alias history {alias}")
+    at = ref_of(connection.execute(select(versions).where(versions.c.digest == last.to_digest)).one())
+    return Conflict(f"{alias} was moved meanwhile: {last.who} pointed it at {at} (entry {last.seq}, {last.why})",
+                    fix=f"look at it and move it again if you still want to: rlhf alias history {alias}")
+
+
+def _require_fits(connection: Connection, alias: str, name: str, to: VersionRef, last: Row[Any] | None) -> None:
+    if to.name != name:
+        raise BadInput(f"{alias} is an alias of {name}, {to} is not a version of {name}",
+                       fix=f"name a version {name}@… , or set the alias {to.name}@{alias.partition('@')[2]}")
+    row = connection.execute(select(versions).where(versions.c.digest == to.digest)).one()
+    if row.retired_at is not None:
+        raise BadInput(f"{to} was retired at {row.retired_at}", fix="choose a version that is not retired")
+    before = None if last is None else connection.execute(
+        select(versions.c.role).where(versions.c.digest == last.to_digest)).scalar_one()
+    if before is not None and before != to.role:
+        raise BadInput(f"{alias} points at a {before}, {to} is a {to.role}", fix="use another alias for it")
+
+
+def _one_back(connection: Connection, last: Row[Any]) -> Row[Any]:
+    """The entry before the one in force. Sets form a tree: a set's parent is what was in force when it was made, and a
+    rollback stands where the set stands that it returned to; so what was rolled back from is never returned to.
+    """
+    in_force = last.returns_to or last.seq
+    if in_force == 1:
+        raise Conflict(f"{last.alias} is at its first entry; there is nothing before it",
+                       fix=f"name a version with: rlhf alias set {last.alias} VERSION")
+    before = _entry(connection, last.alias, in_force - 1)
+    return before if before.returns_to is None else _entry(connection, last.alias, before.returns_to)
+
+
+def _back_to(connection: Connection, last: Row[Any], text: str) -> Row[Any]:
+    to = resolve_in(connection, text)
+    query = select(alias_moves).where(alias_moves.c.alias == last.alias, alias_moves.c.to_digest == to.digest)
+    entry = connection.execute(
+        query.where(alias_moves.c.returns_to.is_(None)).order_by(alias_moves.c.seq.desc()).limit(1)).first()
+    if entry is None:
+        raise BadInput(f"{last.alias} never pointed at {to}", fix=f"choose from: rlhf alias history {last.alias}")
+    if last.to_digest == to.digest:
+        raise Conflict(f"{last.alias} points at {to} already", fix="nothing is to be done")
+    return entry
+
+
+def _require_not_retired(connection: Connection, alias: str, target: Row[Any]) -> None:
+    row = connection.execute(select(versions).where(versions.c.digest == target.to_digest)).one()
+    if row.retired_at is not None:
+        raise BadInput(f"{ref_of(row)}, which {alias} would return to, was retired at {row.retired_at}",
+                       fix=f"name one that is not, with --to; see: rlhf alias history {alias}")
+
+
+def _entry(connection: Connection, alias: str, seq: int) -> Row[Any]:
+    return connection.execute(select(alias_moves).where(alias_moves.c.alias == alias, alias_moves.c.seq == seq)).one()
+
+
+def _append(
+    write: Write,
+    alias: str,
+    last: Row[Any] | None,
+    to_digest: str,
+    action: str,
+    why: str,
+    evidence: Mapping[str, Any],
+    *,
+    returns_to: int | None,
+) -> AliasMove:
+    row = {"alias": alias, "seq": (last.seq if last is not None else 0) + 1, "to_digest": to_digest, "action": action,
+           "from_digest": last.to_digest if last is not None else None, "returns_to": returns_to, "who": write.actor,
+           "why": why.strip(), "evidence": canonical_json(dict(evidence)).decode(), "at": now_text()}
+    try:
+        write.connection.execute(alias_moves.insert().values(**row))
+    except IntegrityError:
+        raise Conflict(f"{alias} was moved meanwhile", fix=f"look at: rlhf alias history {alias}") from None
+    write.audit(f"alias.{action}", alias, {k: row[k] for k in ("seq", "from_digest", "to_digest", "returns_to", "why")})
+    return _move(write.connection.execute(
+        select(alias_moves).where(alias_moves.c.alias == alias, alias_moves.c.seq == row["seq"])).one())
+
+
+def _move(row: Row[Any]) -> AliasMove:
+    return AliasMove(row.alias, row.seq, row.from_digest, row.to_digest, row.who, row.why, row.at, row.action,
+                     json.loads(row.evidence))
+
+
+def _unknown(connection: Connection, alias: str, name: str) -> NotFound:
+    known = connection.execute(select(alias_moves.c.alias).distinct().order_by(alias_moves.c.alias)).scalars().all()
+    near = [one for one in known if one.startswith(f"{name}@")] or known[:5]
+    return NotFound(f"there is no alias {alias}",
+                    fix=f"the aliases are {', '.join(near)}" if near else f"set it: rlhf alias set {alias} VERSION")
