@@ -32,3 +32,19 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip(f"{SHARED.name} data is absent: no ../shared/data beside the project")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny random Llama with its tokenizer, made in this process."""
+    from rlhf.engine.tiny import write_tiny_base
+
+    return write_tiny_base(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def tiny_base(workspace: Workspace, tiny_folder: Path) -> object:
+    """The tiny base, added to the workspace as 'tiny'."""
+    from rlhf.engine import add_from_dir
+
+    return add_from_dir(workspace, "tiny", tiny_folder)

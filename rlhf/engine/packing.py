@@ -53,6 +53,11 @@ class Packing:
     calls: list[int] = field(default_factory=lambda: [0])
     masks: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
 
+    @cached_property
+    def part_lengths(self) -> list[int]:
+        """Lengths that cut the row into prefix + first reply, then each further reply, group by group."""
+        return [span.stop - (span.prefix_start if span is spans[0] else span.start) for spans in self.groups for span in spans]
+
     def lower_right(self, n_queries: int, n_keys: int) -> torch.Tensor:
         """Boolean mask (n_queries, n_keys): query i of the last n_queries positions sees keys up to itself. Made once a row."""
         key = (n_queries, n_keys)
@@ -144,19 +149,19 @@ def packed_attention(module: torch.nn.Module, query: torch.Tensor, key: torch.Te
     if query.is_cuda:
         return _flex(query, key, value, packing, scaling), None
     grouped = query.shape[1] != key.shape[1]
+    # One split a tensor: its backward is one concatenation, where that of a slice fills a whole row with zeros.
+    parts = zip(*(tensor.split(packing.part_lengths, dim=2) for tensor in (query, key, value)), strict=True)
     out = []
     for spans in packing.groups:
-        first = spans[0]
-        stop = first.stop  # the prefix and the first reply are one plain causal sequence
-        rows = slice(first.prefix_start, stop)
-        out.append(scaled_dot_product_attention(query[:, :, rows], key[:, :, rows], value[:, :, rows], is_causal=True,
-                                                scale=scaling, dropout_p=dropout, enable_gqa=grouped))
-        for span in spans[1:]:
-            keys, values = (torch.cat((x[:, :, span.prefix_start : span.prefix_stop], x[:, :, span.start : span.stop]), dim=2)
-                            for x in (key, value))
-            mask = packing.lower_right(span.stop - span.start, keys.shape[2])
-            out.append(scaled_dot_product_attention(query[:, :, span.start : span.stop], keys, values, attn_mask=mask,
-                                                    scale=scaling, dropout_p=dropout, enable_gqa=grouped))
+        for span in spans:
+            q, k, v = next(parts)
+            if span is spans[0]:  # the prefix and the first reply are one plain causal sequence
+                prefix_k, prefix_v = (x[:, :, : span.prefix_stop - span.prefix_start] for x in (k, v))
+                out.append(scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=grouped))
+            else:
+                keys, values = torch.cat((prefix_k, k), dim=2), torch.cat((prefix_v, v), dim=2)
+                mask = packing.lower_right(q.shape[2], keys.shape[2])
+                out.append(scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=scaling, dropout_p=dropout, enable_gqa=grouped))
     return torch.cat(out, dim=2).transpose(1, 2).contiguous(), None
 
 

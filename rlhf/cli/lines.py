@@ -1,0 +1,32 @@
+"""JSONL that a command reads whole before it does anything: a bad line is an error with its number."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from rlhf.errors import BadInput
+
+
+def json_lines(file: Path) -> list[tuple[int, Any]]:
+    """(line number, value) of each line that isn't blank; `-` reads standard input. Raises BadInput naming file and line."""
+    name = "standard input" if str(file) == "-" else str(file)
+    try:
+        raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
+    except OSError as error:
+        raise BadInput(f"{name} can't be read: {error.strerror}", fix="give the path of a readable JSONL file") from None
+    found = []
+    for number, line in enumerate(raw.split(b"\n"), 1):
+        if not line.strip():
+            continue
+        try:
+            found.append((number, json.loads(line.decode("utf-8"))))
+        except UnicodeDecodeError:
+            raise BadInput(f"{name} line {number} is not UTF-8", fix="save the file as UTF-8") from None
+        except ValueError as error:
+            raise BadInput(f"{name} line {number} is not JSON: {error}", fix="each line is one JSON object") from None
+    if not found:
+        raise BadInput(f"{name} holds no line", fix="each line is one JSON object")
+    return found

@@ -1,0 +1,25 @@
+"""Reward: a snapshot in, a reward version out.
+
+Takes: a frozen snapshot, a base, settings. Gives: a published version whose scores were the same before and after a reload;
+scores for replies and pairs. Writes: a run folder, a version through the registry. Never: publishes a model that lost its
+head, cuts a reply, counts a pair twice.
+"""
+
+from typing import Any
+
+from rlhf.reward.settings import RewardSettings
+from rlhf.reward.targets import target_of
+
+__all__ = ["PairScore", "RewardSettings", "Trained", "adopt", "score_items", "score_pairs", "target_of", "train"]
+
+_LATER = {"train": "train", "Trained": "train", "score_pairs": "score", "score_items": "score", "PairScore": "score",
+          "adopt": "adopt"}
+
+
+def __getattr__(name: str) -> Any:
+    """Functions that need torch are imported when they are first asked for."""
+    if name in _LATER:
+        from importlib import import_module
+
+        return getattr(import_module(f"rlhf.reward.{_LATER[name]}"), name)
+    raise AttributeError(name)

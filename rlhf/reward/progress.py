@@ -1,0 +1,119 @@
+"""What a training run shows and leaves while it runs: a progress bar, `metrics.jsonl`, and a way to stop without loss."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback
+
+
+class ProgressBar(TrainerCallback):
+    """`step/steps` with the time left on standard error, also when that is no terminal (then a line every ten seconds)."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+        self.bar: Any = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero:
+            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.title, unit="step", file=sys.stderr,
+                            dynamic_ncols=True, mininterval=0.5 if sys.stderr.isatty() else 10.0)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.update(state.global_step - self.bar.n)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **kwargs: Any) -> None:
+        if self.bar is not None and logs and "pair_loss" in logs:
+            self.bar.set_postfix(loss=f"{logs['pair_loss']:.3f}", acc=f"{logs['accuracy']:.2f}", refresh=False)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.bar is not None:
+            self.bar.refresh()
+            self.bar.close()
+
+
+class MetricsFile(TrainerCallback):
+    """One JSON object a logged step in `metrics.jsonl`; lines after the step resumed from are dropped first."""
+
+    def __init__(self, path: Path, n_pairs: int, pairs_per_step: int) -> None:
+        self.path = path
+        self.steps_an_epoch = -(-n_pairs // pairs_per_step)
+        self.n_pairs, self.pairs_per_step = n_pairs, pairs_per_step
+        self.seconds = 0.0
+        self.pairs_done = 0
+        self.started = 0.0
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.is_world_process_zero and self.path.exists():
+            kept = [line for line in self.path.read_text("utf-8").splitlines() if _step_of(line) <= state.global_step]
+            self.path.write_text("".join(line + "\n" for line in kept), "utf-8")
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.started = time.perf_counter()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self.seconds += time.perf_counter() - self.started
+        is_last_of_epoch = state.global_step % self.steps_an_epoch == 0
+        remainder = self.n_pairs % self.pairs_per_step
+        self.pairs_done += remainder if is_last_of_epoch and remainder else self.pairs_per_step
+
+    @property
+    def pairs_per_s(self) -> float:
+        return self.pairs_done / self.seconds if self.seconds else 0.0
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **kwargs: Any) -> None:
+        if state.is_world_process_zero and logs and "pair_loss" in logs:
+            row = {"step": state.global_step, "epoch": state.epoch, "loss": logs["pair_loss"],
+                   **{k: logs[k] for k in ("accuracy", "margin", "mean_reward", "grad_norm", "learning_rate") if k in logs},
+                   "pairs_per_s": self.pairs_per_s}
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(json.dumps(row) + "\n")
+
+
+class StopAtSignal(TrainerCallback):
+    """Ctrl-C or SIGTERM: the step under way is finished, a checkpoint is left, the training stops. A second one stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Catch the two signals while the block runs (in the main thread; elsewhere nothing is caught)."""
+        try:
+            before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        except ValueError:
+            yield
+            return
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        print("\nstopping after this step; a checkpoint is kept (again = at once)", file=sys.stderr, flush=True)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if self.asked and state.global_step < state.max_steps:
+            control.should_save = True
+            control.should_training_stop = True
+
+
+def _step_of(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):  # the line that a kill cut short
+        return sys.maxsize

@@ -1,0 +1,129 @@
+"""Scores by a published reward version: single replies, and both sides of pairs. All through the one scorer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlhf import registry
+from rlhf.engine import bases, rewards, scoring
+from rlhf.engine.packing import Group
+from rlhf.engine.placement import Placement, choose
+from rlhf.engine.rendering import Renderer
+from rlhf.errors import BadInput
+from rlhf.records import Message, Pair, VersionRef
+from rlhf.store import Workspace
+
+Progress = Callable[[int, int], None]
+_CHUNK = 64
+
+
+@dataclass(frozen=True, slots=True)
+class PairScore:
+    """Scores of both sides; None = too long to be scored. n_tokens: of the packed row. truncated: oldest turns were dropped."""
+
+    score_a: float | None
+    score_b: float | None
+    n_tokens: int
+    too_long: bool
+    truncated: bool
+
+    @property
+    def p_a_wins(self) -> float | None:
+        if self.score_a is None or self.score_b is None:
+            return None
+        return 1 / (1 + math.exp(min(700.0, self.score_b - self.score_a)))
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One reply to score."""
+
+    id: Any
+    prompt: tuple[Message, ...]
+    reply: str
+
+
+@dataclass(frozen=True, slots=True)
+class OpenReward:
+    """A reward version on its base, ready to score."""
+
+    ref: VersionRef
+    model: Any
+    renderer: Renderer
+
+
+def open_reward(workspace: Workspace, version: VersionRef | str, place: Placement | None = None) -> OpenReward:
+    """Load a version (every byte checked) on its base. On a CPU the body runs in float32 unless `place` says otherwise.
+
+    Raises NotFound, Damaged, or BadInput where it is no reward or doesn't fit its base.
+    """
+    ref = registry.resolve(workspace, version, role="reward") if isinstance(version, str) else version
+    opened = registry.open_version(workspace, ref)
+    base = bases.by_digest(workspace, opened.manifest["base"]["digest"])
+    place = place or _quiet_place()
+    model = rewards.load(opened.folder, base, place)
+    max_length = int(opened.manifest["settings"].get("max_length", 1024))
+    return OpenReward(ref, model, Renderer(base.tokenizer(), max_length))
+
+
+def score_pairs(workspace: Workspace, version: VersionRef | str, pairs: Sequence[Pair], on_progress: Progress | None = None) -> list[PairScore]:
+    """Both sides of each pair, in the order given. on_progress(done, all)."""
+    reward = open_reward(workspace, version)
+    return score_with(reward.model, reward.renderer, pairs, on_progress)
+
+
+def score_with(model: Any, renderer: Renderer, pairs: Sequence[Pair], on_progress: Progress | None = None) -> list[PairScore]:
+    """`score_pairs` with a model that is loaded already."""
+    rendered = [renderer.pair(pair) for pair in pairs]
+    out: list[PairScore] = [PairScore(None, None, 0, True, False)] * len(pairs)
+    fits = [i for i, r in enumerate(rendered) if r is not None]
+    for start in range(0, len(fits), _CHUNK):
+        chunk = fits[start : start + _CHUNK]
+        groups = [Group(r.prefix, (r.a, r.b)) for i in chunk if (r := rendered[i]) is not None]
+        for i, group, (score_a, score_b) in zip(chunk, groups, scoring.score(model, groups), strict=True):
+            out[i] = PairScore(score_a, score_b, group.n_tokens, False, rendered[i].n_dropped_turns > 0)  # type: ignore[union-attr]
+        if on_progress:
+            on_progress(start + len(chunk), len(fits))
+    return out
+
+
+def score_items(workspace: Workspace, version: VersionRef | str, items: Sequence[Item], place: Placement | None = None) -> Iterator[Mapping[str, Any]]:
+    """`{"id", "score", "version"}` for each item in order; a reply that is too long has score null and `too_long`."""
+    reward = open_reward(workspace, version, place)
+    for start in range(0, len(items), _CHUNK):
+        chunk = items[start : start + _CHUNK]
+        rendered = [reward.renderer.reply(item.prompt, item.reply) for item in chunk]
+        groups = [Group((), (tuple(r[0]),)) for r in rendered if r is not None]
+        scores = iter(scoring.score(reward.model, groups))
+        for item, r in zip(chunk, rendered, strict=True):
+            row: dict[str, Any] = {"id": item.id, "score": next(scores)[0] if r is not None else None, "version": str(reward.ref),
+                                   "digest": reward.ref.digest}
+            if r is None:
+                row["too_long"] = True
+            elif r[1]:
+                row["dropped_turns"] = r[1]
+            yield row
+
+
+def item_of(record: Any, number: int) -> Item:
+    """An item from one JSON object `{"id", "prompt": [messages] or text, "reply": text}`. Raises BadInput naming the line."""
+    wanted = 'wanted {"id", "prompt": text or [{"role", "content"}], "reply": text}'
+    if not isinstance(record, Mapping):
+        raise BadInput(f"line {number} is a {type(record).__name__}; {wanted}", fix="mend the line")
+    prompt, reply = record.get("prompt"), record.get("reply")
+    if isinstance(prompt, str):
+        prompt = [{"role": "user", "content": prompt}]
+    sound = isinstance(prompt, list) and prompt and all(
+        isinstance(m, Mapping) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in prompt)
+    if not sound or not isinstance(reply, str) or not reply.strip():
+        raise BadInput(f"line {number} has no {'reply' if sound else 'prompt'} that can be read; {wanted}", fix="mend the line")
+    messages = tuple(Message(m["role"], m["content"]) for m in prompt)
+    return Item(record.get("id", number), messages, reply)
+
+
+def _quiet_place() -> Placement:
+    place = choose("auto", "float32")
+    return place

@@ -1,0 +1,50 @@
+"""Settings of a reward training. The help beside each field is the only one: `--help`, YAML and documentation print it."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from rlhf.config import Settings
+
+# What decides where and how a run runs, not what it gives; or is named by a digest in the version already.
+NOT_CONTENT = ("name", "snapshot", "base", "from_version", "device", "save_steps", "token_budget", "report_to", "log_steps")
+
+
+class RewardSettings(Settings):
+    """Everything that a reward training can be told."""
+
+    name: str = Field(description="name of the versions that this training publishes (NAME@1, NAME@2, ...)")
+    snapshot: str = Field(description="snapshot to train on: NAME (its latest cut) or NAME@2")
+    base: str = Field(description="base model, by its name in the workspace")
+    from_version: str | None = Field(None, description="reward version to go on from; its LoRA shape is kept")
+    seed: int = Field(0, ge=0, description="seeds the head, the LoRA and the order of the pairs")
+    epochs: float = Field(2.0, gt=0, le=1000, description="passes over the train side")
+    max_steps: int = Field(0, ge=0, description="stop after this many optimiser steps; 0 = as epochs say")
+    pairs_per_step: int = Field(16, ge=1, description="pairs in one optimiser step, over all processes")
+    learning_rate: float = Field(2e-4, gt=0, lt=1, description="peak learning rate (AdamW)")
+    schedule: Literal["linear", "cosine", "constant"] = Field("linear", description="learning rate after the warm-up")
+    warmup: float = Field(0.05, ge=0, lt=1, description="share of the steps over which the learning rate rises")
+    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
+    max_grad_norm: float = Field(1.0, gt=0, description="gradients are clipped to this norm")
+    lora_r: int = Field(16, ge=1, le=1024, description="rank of the LoRA")
+    lora_alpha: int = Field(32, ge=1, description="LoRA is scaled by alpha / r")
+    lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the LoRA")
+    top_layers: int = Field(0, ge=0, description="layers from the top that carry a LoRA; 0 = all")
+    labels: Literal["soft", "majority"] = Field("soft", description="target of a pair: share of its votes, or their majority")
+    margin: float = Field(0.0, ge=0, description="score margin wanted for each step of a judgement's strength above 1")
+    centring: float = Field(0.01, ge=0, description="weight of (score chosen + score rejected)^2, which centres rewards on 0")
+    max_length: int = Field(1024, ge=16, description="tokens that prompt and reply may have; oldest turns go first")
+    token_budget: int = Field(4096, ge=16, description="tokens in one forward; cuts a step into micro-batches, changes no gradient")
+    packing: Literal["auto", "off"] = Field("auto", description="auto = shared prefixes without padding where the model can; off = padded")
+    gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, slower")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="type of the frozen body; head, scores and loss are float32")
+    save_steps: int = Field(50, ge=1, description="a checkpoint every so many steps")
+    log_steps: int = Field(1, ge=1, description="a line in metrics.jsonl every so many steps")
+    report_to: str = Field("none", description="trackers that the Trainer knows, comma-separated; none = metrics.jsonl alone")
+
+    def content(self) -> dict[str, Any]:
+        """The settings that a version's digest covers."""
+        return {key: value for key, value in self.model_dump(mode="json").items() if key not in NOT_CONTENT}
