@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
     @verb(app, "doctor")
     def doctor(run: Run) -> None:
         """What this machine and this workspace can do: device, dtype, libraries, database, disk."""
-        from rlhf.loop import diagnose
+        from rlhf.engine.diagnosis import diagnose
 
         figures = diagnose(run.workspace_dir)
         width = max(len(name) for name in figures)
