@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -13,38 +14,32 @@ from rlhf.pages import plots
 from rlhf.pages.page import Section, facts, headline, page, plot_grid, table
 
 FILE = "report.html"
-# title, measured on training pairs, measured on held-out pairs, axis, reference, what it says
-_CURVES: tuple[tuple[str, str, str, str, float | None, str], ...] = (
-    (
-        "Loss",
-        "loss",
-        "eval_loss",
-        "nats a pair",
-        math.log(2),
-        "Dashed: a coin's loss, 0.693. A training loss that keeps falling while the "
-        "held-out one rises has begun to learn its pairs by heart.",
-    ),
-    ("Accuracy", "accuracy", "eval_accuracy", "share ranked rightly", 0.5, "Dashed: a coin."),
-    (
-        "Margin",
-        "margin",
-        "eval_margin",
-        "chosen − rejected",
-        0.0,
-        "Mean score difference: grows as the scores get surer.",
-    ),
-    ("Learning rate", "learning_rate", "", "learning rate", None, "Warm-up and decay as they were run."),
-    (
-        "Speed",
-        "pairs_per_s",
-        "",
-        "pairs a second",
-        None,
-        "Falls where replies are long, or where the machine had other work.",
-    ),
-    ("Memory", "peak_memory_mb", "", "MiB", None, "Peak of the process so far."),
+
+
+@dataclass(frozen=True, slots=True)
+class _Curve:
+    """A plot: its keys in metrics.jsonl on training and on held-out pairs, axis, dashed level, what it says."""
+
+    title: str
+    key: str
+    held_out: str | None
+    axis: str
+    reference: float | None
+    note: str
+
+
+_CURVES = (
+    _Curve("Loss", "loss", "eval_loss", "nats a pair", math.log(2), "Dashed: a coin's loss, 0.693. A training loss "
+           "that keeps falling while the held-out one rises has begun to learn its pairs by heart."),
+    _Curve("Accuracy", "accuracy", "eval_accuracy", "share ranked rightly", 0.5, "Dashed: a coin."),
+    _Curve("Margin", "margin", "eval_margin", "chosen − rejected", 0.0, "Mean score difference."),
+    _Curve("Mean score", "mean_reward", None, "mean of both replies", 0.0, "Centring keeps it near 0."),
+    _Curve("Gradient norm", "grad_norm", None, "before clipping", None, "Spikes: odd batches."),
+    _Curve("Learning rate", "learning_rate", None, "learning rate", None, "As it was run."),
+    _Curve("Speed", "pairs_per_s", None, "pairs a second", None, "Falls where replies are long."),
 )
 _SIMULATED = "labelers: the judgements that this was trained on come from a program, not from people."
+_AS_IT_IS = ("learning_rate", "pairs_per_s")  # no noise, or a mean already
 _SMOOTH_SHARE = 15  # the strong line is the mean of the last fifteenth of the steps
 
 
@@ -60,9 +55,9 @@ def write_run_report(
     """Write `report.html` into the run's folder and return its path.
 
     facts: name -> value, as they shall stand on the page. metrics: rows of metrics.jsonl, each with `step` and any of
-    loss, accuracy, margin, learning_rate, pairs_per_s, peak_memory_mb, eval_loss, eval_accuracy, eval_margin; absent
-    and non-finite ones are passed over. figures: the held-out figures (keys as in `rlhf evaluate`), None = not
-    measured.
+    loss, accuracy, margin, mean_reward, grad_norm, learning_rate, pairs_per_s, eval_loss, eval_accuracy, eval_margin;
+    absent and non-finite ones are passed over. figures: what was measured (held-out keys as in `rlhf evaluate`), None =
+    nothing was.
     """
     html = render_run(title=title, facts=facts, metrics=metrics, figures=figures, simulated=simulated)
     path = folder / FILE
@@ -90,7 +85,7 @@ def render_run(
             )
         )
     if figures:
-        sections.append(Section("Held-out figures", _figures(figures)))
+        sections.append(Section("Figures", _figures(figures)))
     sections.append(Section("The run", _facts(facts)))
     return page(
         title,
@@ -105,10 +100,9 @@ def _lead(figures: Mapping[str, Any] | None, metrics: Sequence[Mapping[str, Any]
     if figures and _finite(figures.get("accuracy")):
         low, high = figures.get("accuracy_low"), figures.get("accuracy_high")
         bounds = f" (95 % interval {low * 100:.1f} to {high * 100:.1f})" if _finite(low) and _finite(high) else ""
-        n = figures.get("n_decided", figures.get("n"))
-        return headline(
-            f"{figures['accuracy'] * 100:.1f} %", f"of {n:,} held-out pairs are ranked as the labelers did{bounds}."
-        )
+        n = next((figures[key] for key in ("n_decided", "n_test", "n") if _finite(figures.get(key))), None)
+        pairs = "of the held-out pairs" if n is None else f"of {n:,} held-out pairs"
+        return headline(f"{figures['accuracy'] * 100:.1f} %", f"{pairs} are ranked as the labelers did{bounds}.")
     _, losses = _series(metrics, "loss")
     if losses:
         return headline(
@@ -119,21 +113,22 @@ def _lead(figures: Mapping[str, Any] | None, metrics: Sequence[Mapping[str, Any]
 
 
 def _curves(metrics: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Markup, str]]:
-    for title, key, held_out, axis, reference, note in _CURVES:
-        steps, values = _series(metrics, key)
+    for curve in _CURVES:
+        steps, values = _series(metrics, curve.key)
         lines = []
         window = max(1, len(values) // _SMOOTH_SHARE)
-        if len(values) > 1 and window > 1 and reference is not None:
+        if window > 1 and curve.key not in _AS_IT_IS:
             lines.append(plots.Line("each step", steps, values, faint=True))
             lines.append(plots.Line("training", steps, plots.smoothed(values, window)))
         elif values:
             lines.append(plots.Line("training", steps, values))
-        held_steps, held_values = _series(metrics, held_out) if held_out else ([], [])
+        held_steps, held_values = _series(metrics, curve.held_out) if curve.held_out else ([], [])
         if held_values:
             lines.append(plots.Line("held out", held_steps, held_values, second=True))
         if lines:
-            name = "curve-" + title.lower().replace(" ", "-")
-            yield title, plots.curves(name, lines, x_label="step", y_label=axis, reference=reference), note
+            name = "curve-" + curve.key.replace("_", "-")
+            drawn = plots.curves(name, lines, x_label="step", y_label=curve.axis, reference=curve.reference)
+            yield curve.title, drawn, curve.note
 
 
 def _series(metrics: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:

@@ -1,0 +1,110 @@
+"""The page and its words: extremes chosen rightly, headline true in every corner."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from rlhf.evaluation import ScoredPair, figures
+from rlhf.evaluation.examples import examples, surest
+from rlhf.evaluation.held_out import METHOD
+from rlhf.evaluation.page import render
+from rlhf.evaluation.scored import REPLY_CHARACTERS, agreement, scored_pair
+from rlhf.evaluation.wording import against_length, number
+from rlhf.records import Judgement, Message, Pair, SnapshotRow
+from rlhf.reward.score import PairScore
+
+
+def pair(i: int, margin: float | None, **fields: Any) -> ScoredPair:
+    values: dict[str, Any] = {"group": f"g{i}", "target": 1.0, "chosen_length": 100 + i, "rejected_length": 100}
+    values |= fields
+    return ScoredPair(f"{i:064x}", score_chosen=margin, score_rejected=None if margin is None else 0.0, **values)
+
+
+def content(scored: list[ScoredPair], **changed: Any) -> dict[str, Any]:
+    version = {"digest": "d" * 64, "kind": "lora", "base": "tiny", "base_digest": "b" * 64, "simulated": False,
+               "trained_on": None, "trained_on_digest": None, "seen_openings": None, "figures": figures(scored)}
+    return {"title": "hh@1 on s@1 (test)", "digest": "e" * 64, "versions": {"hh@1": version}, "differences": [],
+            "snapshot": {"name": "s@1", "digest": "f" * 64, "split": "test", "pairs": len(scored), "without_verdict": 0,
+                         "without_consent": 0},
+            "labelers": ["human"], "simulated": False, "seed": 0, "method": METHOD, **changed}
+
+
+def page_of(scored: list[ScoredPair], **changed: Any) -> str:
+    return render(content(scored, **changed), {"hh@1": scored})
+
+
+def test_the_surest_pairs_are_shown_on_both_sides() -> None:
+    scored = [pair(i, margin) for i, margin in enumerate([0.1, 5.0, -4.0, -0.2, 3.0, 0.0])]
+    scored += [pair(10, None), pair(11, 9.0, target=0.5)]
+    right, wrong = surest(scored, 2)
+    assert [p.score_chosen for p in right] == [5.0, 3.0] and [p.score_chosen for p in wrong] == [-4.0, -0.2]
+
+
+def test_examples_escape_what_people_wrote() -> None:
+    evil = {"prompt": "<img src=x>", "chosen": "</blockquote><script>", "rejected": "{0} {x} %s", "source": "<b>"}
+    html = examples([pair(0, 1.0, **evil)])
+    assert "<img" not in html and "<script" not in html and "<b>" not in html and "{0} {x} %s" in html
+
+
+def test_the_page_shows_the_interval_the_method_and_every_digest() -> None:
+    html = page_of([pair(i, 1.0 if i % 3 else -1.0) for i in range(60)])
+    for wanted in ("66.7 %", "of 60 held-out pairs", "cluster bootstrap over 60 groups", *(c * 64 for c in "bdef")):
+        assert wanted in html
+    assert "can&#39;t be ruled out" in html  # nobody knows what it was trained on
+
+
+@pytest.mark.parametrize(
+    ("scored", "said"),
+    [
+        ([pair(0, 1.0, target=0.5)], "all 1 pairs are ties"),
+        ([pair(0, 1.0)], "no interval can be formed"),
+        ([pair(0, None), pair(1, None)], "2 too long to be scored"),
+        ([pair(0, 1.0, truncated=True), pair(1, -1.0)], "1 scored with their oldest turns left out"),
+    ],
+)
+def test_a_corner_is_said_in_words(scored: list[ScoredPair], said: str) -> None:
+    assert said in page_of(scored)
+
+
+def test_a_version_no_better_than_length_is_told_so() -> None:
+    by_length = figures([pair(i + 1, float((i % 2) * 2 - 1), chosen_length=100 + (i % 2) * 2 - 1) for i in range(80)])
+    assert "don't show that the version is better" in against_length(by_length)
+    beats = figures([pair(i + 1, 1.0, chosen_length=100 + (i % 2) * 2 - 1) for i in range(80)])
+    assert "is better than that guess by" in against_length(beats)
+    loses = figures([pair(i + 1, -1.0) for i in range(79)] + [pair(99, 1.0)])
+    assert "is worse than that guess by" in against_length(loses)
+
+
+def test_numbers_keep_their_sign_and_their_minus() -> None:
+    assert [number(v, f) for v, f in ((0.6651, "%"), (-0.1, "+%"), (0.25, "+3"), (-1.5, "2"), (None, "%"))] == [
+        "66.5", "−10.0", "+0.250", "−1.50", "–"]
+
+
+def row(choices: str, **fields: Any) -> tuple[SnapshotRow, tuple[Judgement, ...]]:
+    made = Pair.of([Message("user", "Why?")], "short", "x" * (REPLY_CHARACTERS + 5))
+    names = {"a": "a", "b": "b", "t": "tie", "n": "both_bad", "s": "skip"}
+    judgements = tuple(Judgement(made.id, names[c], "s", labeler=str(i)) for i, c in enumerate(choices))  # type: ignore[arg-type]
+    return SnapshotRow(made, judgements, "test", ("s", "t"), "0" * 64), judgements
+
+
+@pytest.mark.parametrize("p_a", [1.0, 0.75, 0.5, 0.25, 0.0])
+def test_a_row_is_turned_so_that_the_preferred_reply_is_chosen(p_a: float) -> None:
+    snapshot_row, judgements = row("ab")
+    made = scored_pair(snapshot_row, p_a, judgements, PairScore(2.0, -1.0, 7, False, True))
+    chosen = snapshot_row.pair.reply_a if p_a >= 0.5 else snapshot_row.pair.reply_b
+    assert made.target == max(p_a, 1 - p_a) and made.chosen_length == len(chosen)
+    assert made.margin == (3.0 if p_a >= 0.5 else -3.0)
+    assert (made.source, made.truncated, made.n_tokens, made.is_tie) == ("s + t", True, 7, p_a == 0.5)
+
+
+def test_a_long_reply_says_how_much_is_not_shown() -> None:
+    snapshot_row, judgements = row("a")
+    made = scored_pair(snapshot_row, 1.0, judgements, PairScore(0.0, 0.0, 7, False, False))
+    assert "(5 more characters)" in made.chosen + made.rejected
+
+
+def test_agreement_tells_one_vote_from_many() -> None:
+    assert [agreement(row(c)[1]) for c in ("a", "as", "aa", "tn", "ab", "aat")] == [
+        "one vote", "one vote", "all agree", "all agree", "votes divided", "votes divided"]
