@@ -149,6 +149,9 @@ class Receipt:
     pairs: int = 0
     comments: int = 0
     masked: Mapping[str, int] = field(default_factory=dict)  # personal data replaced, by kind
+    judgements: int = 0  # new ones; a row may carry several
+    pair_errors: int = 0  # bad rows of a file that only describes pairs: in `errors`, not in `rows`
+    state: str = "done"  # open (cut short), done, refused
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -163,6 +166,9 @@ class Receipt:
             "pairs": self.pairs,
             "comments": self.comments,
             "masked": dict(self.masked),
+            "judgements": self.judgements,
+            "pair_errors": self.pair_errors,
+            "state": self.state,
             "errors": [e.as_json() for e in self.errors],
         }
 

@@ -37,6 +37,7 @@ class Write:
     connection: Connection
     actor: str
     database: Database
+    key: str = ""  # the workspace's, for tombstones
 
     def insert_new(self, table: Any, rows: list[dict[str, Any]]) -> int:
         return self.database.insert_new(self.connection, table, rows)
@@ -102,7 +103,7 @@ class Workspace:
     def write(self) -> Iterator[Write]:
         """One durable, all-or-nothing write in the name of `self.actor`."""
         with self.database.write() as connection:
-            yield Write(connection, self.actor, self.database)
+            yield Write(connection, self.actor, self.database, self.key)
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
