@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from markupsafe import Markup
 
 from rlhf.evaluation.scored import ScoredPair
+from rlhf.evaluation.wording import number
 
 N_SHOWN = 5
 _EXAMPLE = Markup(
@@ -14,9 +15,9 @@ _EXAMPLE = Markup(
     '<p class="meta">score difference <strong>{margin}</strong> · {source} · {chosen_length:,} and {rejected_length:,} '
     "characters · pair {short}</p>"
     '<blockquote dir="auto"><span class="who">prompt</span>{prompt}</blockquote>'
-    '<blockquote class="chosen" dir="auto"><span class="who">preferred by the labelers, score {score_chosen:.2f}</span>'
+    '<blockquote class="chosen" dir="auto"><span class="who">preferred by the labelers, score {score_chosen}</span>'
     "{chosen}</blockquote>"
-    '<blockquote class="rejected" dir="auto"><span class="who">the other, score {score_rejected:.2f}</span>'
+    '<blockquote class="rejected" dir="auto"><span class="who">the other, score {score_rejected}</span>'
     "{rejected}</blockquote></article>\n"
 )
 
@@ -40,15 +41,15 @@ def _listed(pairs: Sequence[ScoredPair]) -> Markup:
         _EXAMPLE.format(
             id=p.pair_id,
             short=p.pair_id[:12],
-            margin=f"{p.margin:+.2f}".replace("-", "−"),
+            margin=number(p.margin, "+2"),
             source=p.source or "source not named",
             chosen_length=p.chosen_length,
             rejected_length=p.rejected_length,
             prompt=p.prompt,
             chosen=p.chosen,
             rejected=p.rejected,
-            score_chosen=p.score_chosen or 0.0,
-            score_rejected=p.score_rejected or 0.0,
+            score_chosen=number(p.score_chosen, "2"),
+            score_rejected=number(p.score_rejected, "2"),
         )
         for p in pairs
     )
