@@ -79,7 +79,7 @@ def _seen(name: str, version: Mapping[str, Any], split: str) -> str:
             "can't be ruled out."
         )
     if version["seen_openings"] == 0:
-        return f"{name} was trained on the snapshot {version['trained_on']}; none of these opening turns is in that training."
+        return f"{name} was trained on the snapshot {version['trained_on']}, on none of these opening turns."
     return (
         f"Caution: {version['seen_openings']:,} of these opening turns were in the training of {name} "
         f"(snapshot {version['trained_on']}): its figures on this {split} split are too good."
