@@ -1,0 +1,20 @@
+"""Snapshots: a rule over the store becomes a frozen dataset with a digest.
+
+Takes: a name and a rule (sources, kinds, holdout, seed). Gives: checked `Snapshot`s, read as rows or as
+`datasets.Dataset`. Writes: Parquet shards, `manifest.json` and a datasheet under
+`artifacts/snapshots/<name>/<number>/`, a row in `snapshots`, an audit entry. Never: changes what was cut, shuffles a
+split, decides how judgements become training targets, imports torch.
+"""
+
+from rlhf.snapshots.checking import Finding, SnapshotCheck, check
+from rlhf.snapshots.cutting import cut
+from rlhf.snapshots.diffing import SnapshotDiff, diff
+from rlhf.snapshots.exporting import Exported, export
+from rlhf.snapshots.names import SnapshotEntry, list_snapshots
+from rlhf.snapshots.opening import Snapshot, open_snapshot
+from rlhf.snapshots.tally import majority
+
+__all__ = [
+    "Exported", "Finding", "Snapshot", "SnapshotCheck", "SnapshotDiff", "SnapshotEntry",
+    "check", "cut", "diff", "export", "list_snapshots", "majority", "open_snapshot",
+]
