@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from transformers import PrinterCallback
 from transformers.trainer_utils import get_last_checkpoint
 from trl import RewardConfig
 
@@ -27,7 +29,7 @@ from rlhf.engine.rendering import Renderer
 from rlhf.errors import BadInput, BadUsage, Conflict, Interrupted, NotFound, RlhfError
 from rlhf.ids import digest_of
 from rlhf.measures import intervals, ranking
-from rlhf.pages import run_report
+from rlhf.pages import write_run_report
 from rlhf.records import VersionRef
 from rlhf.reward import probes
 from rlhf.reward.progress import MetricsFile, ProgressBar, StopAtSignal
@@ -74,7 +76,7 @@ def train(workspace: Workspace, settings: RewardSettings, *, resume: bool = Fals
     Raises BadInput where nothing can be trained on, NotFound for an unknown snapshot, base or version, Interrupted after
     Ctrl-C (a checkpoint is kept; `resume` goes on from it), and the registry's refusal where the head did not survive.
     """
-    state = PartialState(cpu=settings.device == "cpu") if settings.device == "cpu" else PartialState()
+    state = PartialState(cpu=settings.device == "cpu")
     say = say if say and state.is_main_process else _silent
     material = open_material(workspace, settings, say)
     run = _run_of(workspace, material, resume, state)
@@ -217,6 +219,7 @@ def _trainer(material: Material, model: Any, folder: Path, *, packed: bool) -> t
     trainer = PackedRewardTrainer(
         model=model, args=args, rows=material.rows, pairs_per_step=settings.pairs_per_step, token_budget=settings.token_budget,
         processing_class=material.base.tokenizer(), callbacks=[ProgressBar(f"reward {settings.name}"), meter, stop])
+    trainer.remove_callback(PrinterCallback)  # it prints to standard output, which is the result's
     return trainer, meter, stop
 
 
@@ -259,7 +262,7 @@ def held_out(material: Material, model: Any) -> dict[str, Any]:
     if not margins:
         return {"n_test": 0}
     won = [1.0 if m > 0 else 0.5 if m == 0 else 0.0 for m in margins]
-    interval = intervals.bootstrap(won, "mean", groups_N=groups)
+    interval = intervals.bootstrap(won, np.mean, groups_N=groups)
     return {"n_test": len(margins), "accuracy": ranking.accuracy(margins), "accuracy_low": interval.low, "accuracy_high": interval.high,
             "log_loss": ranking.log_loss(margins)}
 
@@ -282,7 +285,8 @@ def _write_report(material: Material, run: _Run, version: VersionRef, metrics: M
              "run": run.id, "device and type": material.place.why, **material.counts.as_json()}
     report = {"version": str(version), "digest": version.digest, "facts": facts, "metrics": dict(metrics), "steps": lines}
     (run.folder / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False), "utf-8")
-    run_report.write_run_report(run.folder, title=f"Reward training {version}", facts=facts, metrics=lines, figures=metrics)
+    write_run_report(run.folder, title=f"Reward training {version}", facts=facts, metrics=lines, figures=metrics,
+                     simulated=is_simulated(material.snapshot))
 
 
 def _silent(_text: str) -> None:
