@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 from snapshot_rows import judged, pair_of, put
+from sqlalchemy import func, select
 
 from rlhf import snapshots
 from rlhf.store import Workspace
+from rlhf.store.tables import pairs
 
 ROWS = [judged(pair_of(i), "ab"[i % 2], labeler=f"w{i % 3}") for i in range(25)]
 
@@ -75,3 +77,15 @@ def test_a_cut_on_s3_is_the_cut_on_local_files(tmp_path: Path, s3: None) -> None
     made, local = snapshots.cut(workspace, "hh", holdout=0.3), _local(tmp_path)
     assert made.digest == local.digest and list(made.rows("test")) == list(local.rows("test"))
     assert made.manifest == local.manifest
+
+
+@pytest.mark.postgres
+def test_a_cut_on_postgres_sees_one_moment_while_others_label(tmp_path: Path, postgres: str) -> None:
+    workspace = Workspace.create(tmp_path / "pg", database=postgres)
+    with workspace.read() as connection:
+        before = connection.execute(select(func.count()).select_from(pairs)).scalar()
+        put(workspace, [judged(pair_of(900), "a")])
+        assert connection.execute(select(func.count()).select_from(pairs)).scalar() == before
+    with workspace.read() as connection:
+        assert connection.execute(select(func.count()).select_from(pairs)).scalar() == (before or 0) + 1
+    workspace.close()

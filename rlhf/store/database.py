@@ -44,9 +44,12 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """One consistent view."""
-        with self.engine.connect() as connection, connection.begin():
-            yield connection
+        """One consistent view, however many queries it takes (PostgreSQL's default shows each query a newer one)."""
+        with self.engine.connect() as connection:
+            if not self.is_sqlite:
+                connection.execution_options(isolation_level="REPEATABLE READ")
+            with connection.begin():
+                yield connection
 
     def insert_new(self, connection: Connection, table: Any, rows: list[dict[str, Any]]) -> int:
         """Insert the rows whose unique keys are free, pass over the others; returns how many went in."""
