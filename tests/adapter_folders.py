@@ -1,6 +1,4 @@
-"""Stock PEFT folders built with numpy alone: two layers of a Llama sixteen numbers wide, small enough to make by the
-hundred.
-"""
+"""Stock PEFT folders made with numpy alone: two layers of a Llama sixteen numbers wide, a hundred in no time."""
 
 from __future__ import annotations
 
@@ -39,8 +37,8 @@ def tensors(seed: int, *, head: bool = True) -> dict[str, np.ndarray]:
 def config(*, head: bool = True, **changed: Any) -> dict[str, Any]:
     saved = {k: v for k, v in LORA_DEFAULTS.items() if k != "runtime_config"}
     return {**saved, "peft_version": "0.21.2", "base_model_name_or_path": "somewhere/base", "r": RANK,
-            "target_modules": ["v_proj", "q_proj"], "task_type": "SEQ_CLS" if head else "CAUSAL_LM", "inference_mode":
-            True, "modules_to_save": ["score", "classifier", "score"] if head else None, **changed}
+            "target_modules": ["v_proj", "q_proj"], "task_type": "SEQ_CLS" if head else "CAUSAL_LM",
+            "inference_mode": True, "modules_to_save": ["score", "classifier", "score"] if head else None, **changed}
 
 
 def save(folder: Path, weights: dict[str, np.ndarray], settings: dict[str, Any]) -> Path:
@@ -57,9 +55,10 @@ def make(folder: Path, seed: int = 0, *, head: bool = True, **changed: Any) -> P
 
 def draft(name: str = "hh", *, head: bool = True, **changed: Any) -> VersionDraft:
     fields: dict[str, Any] = {
-        "role": "reward" if head else "policy", "kind": "lora", "name": name, "base_name": "tiny", "base_digest":
-        BASE_DIGEST, "tokenizer_digest": digest_text("a tokenizer"), "template_digest": digest_text("a template"),
-        "settings": {"epochs": 1}, "seeds": {"seed": 0}, "metrics": {"accuracy": 0.7}, **changed}
+        "role": "reward" if head else "policy", "kind": "lora", "name": name, "base_name": "tiny",
+        "base_digest": BASE_DIGEST, "tokenizer_digest": digest_text("a tokenizer"),
+        "template_digest": digest_text("a template"), "settings": {"epochs": 1}, "seeds": {"seed": 0},
+        "metrics": {"accuracy": 0.7}, **changed}
     return VersionDraft(**fields)
 
 

@@ -20,32 +20,15 @@ from rlhf.store.tensors import non_finite
 VersionKind = Literal["lora", "head"]
 TASK_TYPES: Mapping[str, Role] = {"SEQ_CLS": "reward", "CAUSAL_LM": "policy"}
 # What loading would run as code or unpickle. Everything else that a version doesn't know is left behind, not copied.
-UNSAFE_SUFFIXES = (
-    ".bin",
-    ".pt",
-    ".pth",
-    ".pkl",
-    ".pickle",
-    ".ckpt",
-    ".py",
-    ".pyc",
-    ".so",
-    ".joblib",
-    ".npy",
-    ".npz",
-    ".h5",
-    ".msgpack",
-    ".dill",
-)
+UNSAFE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py", ".pyc", ".so", ".joblib", ".dill", ".npy",
+                   ".npz", ".h5", ".msgpack")
 _PREFIX = "base_model.model."
 _LORA_ENDS = (".lora_A.weight", ".lora_B.weight", ".lora_B.bias", ".lora_embedding_A", ".lora_embedding_B",
               ".lora_magnitude_vector", ".lora_magnitude_vector.weight")
 
 
 def check_folder(path: Path, *, kind: VersionKind = "lora") -> tuple[AdapterFolder, Role]:
-    """Read a stock PEFT folder and refuse what is unsafe, unknown, broken or without its head; returns it and its
-    role.
-    """
+    """A stock PEFT folder and its role; refuses what is unsafe, unknown, broken or without its head."""
     check_files(path)
     adapter = folders.read(path)
     role = check_config(adapter.config)
@@ -97,26 +80,52 @@ def check_config(config: Mapping[str, Any]) -> Role:
                        fix="convert it: save_pretrained(..., path_initial_model_for_weight_conversion=...)")
     if config.get("layer_replication"):
         raise BadInput("layer_replication changes the base's layers", fix="train the adapter on the base as it is")
-    if not isinstance(config.get("r"), int) or isinstance(config.get("r"), bool) or config["r"] < 1:
-        raise BadInput(f"r is {config.get('r')!r}, wanted a whole number of at least 1", fix="save the adapter again")
+    _check_types(config)
     task = config.get("task_type")
     if not isinstance(task, str) or task not in TASK_TYPES:
         raise BadInput(
             f"task_type is {task!r}; a reward is 'SEQ_CLS', a policy 'CAUSAL_LM'", fix="set it and save again"
         )
+    if task == "SEQ_CLS" and "score" not in (config.get("modules_to_save") or ()):
+        raise BadInput(
+            "modules_to_save doesn't hold 'score': the head would be lost on reload",
+            fix="train with modules_to_save=['score']",
+        )
     return TASK_TYPES[task]
+
+
+def _check_types(config: Mapping[str, Any]) -> None:
+    """The values that we or PEFT build on have the types that PEFT writes."""
+    for key in ("modules_to_save", "target_modules", "exclude_modules", "layers_to_transform"):
+        value = config.get(key)
+        single = str if key in ("target_modules", "exclude_modules") else int if key == "layers_to_transform" else ()
+        of = int if key == "layers_to_transform" else str
+        if value is not None and not isinstance(value, single) and not _list_of(value, of):
+            raise BadInput(
+                f"{key} is {value!r}, wanted a list of names or numbers", fix="save the adapter again with PEFT"
+            )
+    for key in ("rank_pattern", "alpha_pattern"):
+        value = config.get(key)
+        if value is not None and not (isinstance(value, dict) and _list_of(list(value.values()), int | float)):
+            raise BadInput(f"{key} is {value!r}, wanted numbers by module", fix="save the adapter again with PEFT")
+    for key, kinds in (("r", int), ("lora_alpha", int | float), ("lora_dropout", int | float)):
+        value = config.get(key, LORA_DEFAULTS[key])
+        if not _list_of([value], kinds) or value < 0 or (key == "r" and value < 1):
+            raise BadInput(f"{key} is {value!r}, wanted a number", fix="save the adapter again with PEFT")
+
+
+def _list_of(value: Any, kinds: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(one, kinds) and not isinstance(one, bool) for one in value)
 
 
 def hidden_size(adapter: AdapterFolder) -> int | None:
     """Width of the base's last states that a reward's head expects; None for a policy."""
-    head = next((t for t in adapter.tensors.values() if t.name.endswith("score.weight")), None)
-    return head.shape[1] if head else None
+    head = next((t for t in adapter.tensors.values() if t.name.endswith(".score.weight")), None)
+    return head.shape[-1] if head else None
 
 
 def check_base(adapter: AdapterFolder, details: Mapping[str, Any]) -> None:
-    """Refuse an adapter whose shapes can't be for the base with these details (`hidden_size`, `layers`; absent =
-    unknown).
-    """
+    """Refuse shapes that don't fit the base with these details (`hidden_size`, `layers`; absent = unknown)."""
     hidden, layers = details.get("hidden_size"), details.get("layers", details.get("num_hidden_layers"))
     wanted = hidden_size(adapter)
     if isinstance(hidden, int) and wanted is not None and wanted != hidden:
@@ -161,7 +170,7 @@ def _check_tensors(adapter: AdapterFolder) -> None:
 
 def _check_ranks(adapter: AdapterFolder, kind: VersionKind) -> None:
     """Each A has its B, and both have a rank that the configuration names."""
-    ranks = {adapter.config["r"], *(adapter.config.get("rank_pattern") or {}).values()}
+    ranks = {adapter.config.get("r", LORA_DEFAULTS["r"]), *(adapter.config.get("rank_pattern") or {}).values()}
     downs = [name for name in adapter.tensors if name.endswith(".lora_A.weight")]
     ups = [name for name in adapter.tensors if name.endswith(".lora_B.weight")]
     if kind == "lora" and not downs and not any("lora_embedding_A" in name for name in adapter.tensors):
@@ -182,9 +191,6 @@ def _check_ranks(adapter: AdapterFolder, kind: VersionKind) -> None:
 def _check_head(adapter: AdapterFolder) -> None:
     """A reward carries its score head, one label wide; without it stock PEFT would start a new random one in silence.
     """
-    if "score" not in (adapter.config.get("modules_to_save") or ()):
-        raise BadInput("modules_to_save doesn't hold 'score': the head would be lost on reload",
-                       fix="train with modules_to_save=['score']")
     heads = [t for t in adapter.tensors.values() if t.name.endswith(".score.weight")]
     if len(heads) != 1:
         raise BadInput(f"{folders.WEIGHTS_FILE} holds {len(heads)} tensors named score.weight, wanted the one head",

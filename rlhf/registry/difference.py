@@ -85,7 +85,7 @@ def _scale(config: Mapping[str, Any]) -> float | None:
     """alpha/r (alpha/sqrt r for rsLoRA); None where single modules have their own, or the update isn't B·A alone."""
     if config.get("alpha_pattern") or config.get("rank_pattern") or config.get("use_dora"):
         return None
-    rank = config["r"]
+    rank = config.get("r", folders.LORA_DEFAULTS["r"])
     alpha = float(config.get("lora_alpha", folders.LORA_DEFAULTS["lora_alpha"]))
     return alpha / (math.sqrt(rank) if config.get("use_rslora") else rank)
 

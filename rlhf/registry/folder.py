@@ -59,7 +59,11 @@ def read(path: Path) -> AdapterFolder:
     config = read_json(path / CONFIG_FILE)
     weights = path / WEIGHTS_FILE
     tensors = _tensors(weights)
-    return AdapterFolder(path, config, tensors, tensors_digest([weights]), digest_of(canonical_config(config)))
+    try:
+        config_digest = digest_of(canonical_config(config))
+    except ValueError as error:  # 1e999 reads as infinity, "\\ud800" as half a character: no JSON can hold either
+        raise BadInput(f"{CONFIG_FILE} holds what JSON can't: {error}", fix="save it again with PEFT") from None
+    return AdapterFolder(path, config, tensors, tensors_digest([weights]), config_digest)
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -91,8 +95,9 @@ def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
         key: value for key, value in config.items() if key not in VOLATILE_KEYS and value != LORA_DEFAULTS.get(key)
     }
     for key in ("target_modules", "exclude_modules", "modules_to_save", "layers_to_transform", "target_parameters"):
-        if isinstance(content.get(key), list):
-            content[key] = sorted(set(content[key]))
+        listed = content.get(key)
+        if isinstance(listed, list) and len({type(one) for one in listed}) == 1 and isinstance(listed[0], str | int):
+            content[key] = sorted(set(listed))
     return content
 
 

@@ -84,8 +84,7 @@ class Evidence:
 
 
 def publish(workspace: Workspace, staged: Path, draft: VersionDraft, evidence: Evidence | None = None) -> VersionRef:
-    """Make `staged` (a stock PEFT folder, left as it is) the next version of `draft.name`, or return the one it
-    already is.
+    """Make `staged` (a stock PEFT folder; it stays) the next version of `draft.name`, or return what it already is.
 
     Raises BadInput where the folder fails the static checks, doesn't fit the draft or its base, or a reward's
     evidence is missing or doesn't hold; NotFound for an unknown parent.

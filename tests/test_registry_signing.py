@@ -1,0 +1,42 @@
+"""Sign-offs name a version and a report that both exist."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import adapter_folders as made
+import pytest
+
+from rlhf.errors import BadInput, NotFound
+from rlhf.registry import show, sign
+from rlhf.store import Workspace, audit
+from rlhf.store.tables import reports
+
+REPORT = "ab12" * 16
+
+
+@pytest.fixture
+def ready(workspace: Workspace, tmp_path: Path) -> Workspace:
+    made.published(workspace, tmp_path, 0)
+    made.add_rows(workspace, reports, {"digest": REPORT, "kind": "evaluation", "title": "t", "path": "reports/x",
+                                       "figures": "{}", "actor": "x", "created_at": "2026"})
+    return workspace
+
+
+def test_a_sign_off_is_recorded_once_with_its_actor(ready: Workspace) -> None:
+    signed = sign(ready.as_actor("ann"), "hh@1", f"sha256:{REPORT[:12]}", "evaluator")
+    assert (signed.who, signed.role, signed.report_digest) == ("ann", "evaluator", REPORT)
+    assert sign(ready.as_actor("ann"), "hh@1", REPORT, "evaluator") == signed
+    assert [s["who"] for s in show(ready, "hh@1").signoffs] == ["ann"]
+    with ready.read() as connection:
+        (entry,) = audit.entries(connection, action="version.sign")
+    assert entry["actor"] == "ann" and entry["details"]["report"] == REPORT
+
+
+@pytest.mark.parametrize(("version", "report", "role"), [
+    ("hh@2", REPORT, "evaluator"), ("hh@1", "0" * 64, "evaluator"), ("hh@1", "ab1", "evaluator"), ("hh@1", "",
+    "evaluator"), ("hh@1", "%" * 12, "evaluator"), ("hh@1", REPORT, ""), ("hh@1", REPORT, "x" * 41)])
+def test_what_is_not_there_cannot_be_signed(ready: Workspace, version: str, report: str, role: str) -> None:
+    with pytest.raises((NotFound, BadInput)):
+        sign(ready, version, report, role)
+    assert show(ready, "hh@1").signoffs == ()
