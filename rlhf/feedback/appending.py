@@ -25,7 +25,8 @@ def once(judgement: Judgement) -> str:
 
 def existing(connection: Connection, column: Column[Any], values: Iterable[str]) -> set[str]:
     """Which of these values the column holds."""
-    names, found = list(values), set()
+    names = list(values)
+    found: set[str] = set()
     for start in range(0, len(names), _CHUNK):
         found.update(connection.scalars(select(column).where(column.in_(names[start : start + _CHUNK]))))
     return found

@@ -15,7 +15,7 @@ from rlhf.records import Kind, Message
 Side = Literal["first", "second", "tie", "both_bad", "skip"]
 
 
-class Rejected(Exception):  # noqa: N818 - a verdict on one row, not a failure
+class Rejected(Exception):
     """This row is not taken; the text says what was seen and what was wanted."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from sqlalchemy import select
+from sqlalchemy import ColumnElement, select
 
 from rlhf.errors import BadInput, Conflict, Forbidden, NotFound
 from rlhf.feedback import tombstones
@@ -48,6 +48,8 @@ def judge_in(write: Write, judgement: Judgement, *, pair: Pair | None = None) ->
     stored = write.connection.execute(select(pairs.c.id, pairs.c.erased_at).where(pairs.c.id == judgement.pair_id)).first()
     if stored is None or stored.erased_at is not None:
         raise NotFound(f"no pair {judgement.pair_id[:12]} in this workspace", fix="see: rlhf feedback list")
+    if (standing := _standing(write, judgement)) is not None:
+        return standing
     judgement = _after_undo(write, judgement)
     name = once(judgement)
     if (same := write.connection.scalar(select(judgements.c.id).where(judgements.c.once == name))) is not None:
@@ -83,10 +85,11 @@ def _checked(j: Judgement) -> Judgement:
             if value is not None and len(filled(field, value)) > limit:
                 raise Rejected(f"'{field}' is over {limit} characters")
         filled("source", j.source)
-        texts = {field: mask(check_text(field, value))[0] for field, value in (("note", j.note), ("reason", j.reason)) if value}
+        note = mask(check_text("note", j.note))[0] if j.note else None
+        reason = mask(check_text("reason", j.reason))[0] if j.reason else None
     except Rejected as verdict:
         raise BadInput(str(verdict), fix="correct the value and send it again") from None
-    return replace(j, consent=scopes(j.consent), **texts)
+    return replace(j, consent=scopes(j.consent), note=note, reason=reason)
 
 
 def _number_in(value: float | None, low: float, high: float) -> bool:
@@ -114,6 +117,13 @@ def _masked_pair(judgement: Judgement, pair: Pair) -> tuple[Judgement, Pair]:
                    shown=None if shown is None else "ba" if shown == "ab" else "ab"), clean
 
 
+def _standing(write: Write, judgement: Judgement) -> str | None:
+    """The id of the labeler's same choice that is in force already, whatever it superseded."""
+    if judgement.supersedes is not None or judgement.labeler is None:
+        return None
+    return write.connection.scalar(select(judgements.c.id).where(in_force(), *_same_hand(judgement), judgements.c.choice == judgement.choice).limit(1))
+
+
 def _after_undo(write: Write, judgement: Judgement) -> Judgement:
     """Judging again after an undo supersedes the undo: else the choice would be a duplicate of the one taken back, and lost."""
     if judgement.supersedes is not None or judgement.labeler is None:
@@ -121,15 +131,12 @@ def _after_undo(write: Write, judgement: Judgement) -> Judgement:
     later = judgements.alias("later")
     undo = write.connection.scalar(
         select(judgements.c.id).outerjoin(later, later.c.supersedes == judgements.c.id)
-        .where(judgements.c.pair_id == judgement.pair_id, judgements.c.source == judgement.source,
-               judgements.c.labeler == judgement.labeler, judgements.c.reason == UNDO, later.c.id.is_(None))
-        .order_by(judgements.c.id.desc()).limit(1))
-    if undo is None:
-        return judgement
-    same = write.connection.scalar(
-        select(judgements.c.id).where(in_force(), judgements.c.pair_id == judgement.pair_id, judgements.c.source == judgement.source,
-                                      judgements.c.labeler == judgement.labeler, judgements.c.choice == judgement.choice).limit(1))
-    return judgement if same is not None else replace(judgement, supersedes=str(undo))
+        .where(*_same_hand(judgement), judgements.c.reason == UNDO, later.c.id.is_(None)).order_by(judgements.c.id.desc()).limit(1))
+    return judgement if undo is None else replace(judgement, supersedes=str(undo))
+
+
+def _same_hand(judgement: Judgement) -> tuple[ColumnElement[bool], ...]:
+    return (judgements.c.pair_id == judgement.pair_id, judgements.c.source == judgement.source, judgements.c.labeler == judgement.labeler)
 
 
 def _check_superseded(write: Write, judgement: Judgement) -> None:

@@ -12,7 +12,7 @@ where not), rounded and held within 1 (slightly) to 3 (much). Thumbs have none.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
@@ -23,6 +23,7 @@ from rlhf.records import Choice, Comment, Judgement, Kind, Message, Pair
 from rlhf.store.tables import comments
 
 _CHUNK, _PARTNERS = 500, 50
+_Group = tuple[str, str, str | None, str]  # prompt's digest, source, labeler, signal
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def prompt_digest(prompt: Sequence[Message]) -> str:
 
 def pairs_from(connection: Connection, fresh: Sequence[Comment]) -> Iterator[tuple[Pair, Judgement]]:
     """The pairs that these comments, stored already, make with each other and with earlier ones."""
-    wanted = {(prompt_digest(c.prompt), c.source, c.labeler, c.signal) for c in fresh if c.labeler is not None and c.value is not None}
+    wanted: set[_Group] = {(prompt_digest(c.prompt), c.source, c.labeler, c.signal) for c in fresh if c.labeler is not None and c.value is not None}
     others = _stored(connection, wanted)
     for new in fresh:
         if new.labeler is None or new.value is None or new.reply is None:
@@ -73,8 +74,8 @@ def _judged(new: Comment, old: _Stored) -> tuple[Pair, Judgement] | None:
     return pair, Judgement(pair.id, choice, new.source, new.labeler, kind=kind, strength=strength, consent=consent, reason="rated")
 
 
-def _stored(connection: Connection, wanted: set[tuple[str, str, str | None, str]]) -> dict[tuple[str, str, str | None, str], list[_Stored]]:
-    found: dict[tuple[str, str, str | None, str], list[_Stored]] = {}
+def _stored(connection: Connection, wanted: Set[_Group]) -> dict[_Group, list[_Stored]]:
+    found: dict[_Group, list[_Stored]] = {}
     prompts = sorted({entry[0] for entry in wanted})
     for start in range(0, len(prompts), _CHUNK):
         query = (select(comments).where(comments.c.prompt_digest.in_(prompts[start : start + _CHUNK]), comments.c.reply.is_not(None))

@@ -6,7 +6,6 @@ is bounded: at most `MAX_RECORD_BYTES` of one record are held, a longer one is p
 
 from __future__ import annotations
 
-import csv
 import gzip
 import hashlib
 import io
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from rlhf.errors import BadInput
+from rlhf.feedback.csv_records import csv_records
 from rlhf.feedback.json_items import items_of
 
 MAX_RECORD_BYTES = 8 << 20
@@ -56,7 +56,7 @@ class InputFile:
             if self.layout == "json":
                 yield from (Row(n, *_parsed(raw, problem)) for n, raw, problem in items_of(_chunks(stream), MAX_RECORD_BYTES))
             elif self.layout == "csv":
-                yield from _csv_rows(stream, self.name)
+                yield from (Row(*entry) for entry in csv_records(_lines(stream), self.name, MAX_RECORD_BYTES))
             else:
                 yield from (Row(n, *_parsed(raw, problem)) for n, raw, problem in _lines(stream) if problem or raw.strip())
 
@@ -84,7 +84,8 @@ def open_input(name: str) -> InputFile:
 def _opened(path: Path) -> io.BufferedReader:
     with open(path, "rb") as file:
         packed = file.read(2) == b"\x1f\x8b"
-    return io.BufferedReader(gzip.GzipFile(path), 1 << 17) if packed else open(path, "rb", 1 << 17)  # type: ignore[arg-type] # noqa: SIM115
+    raw: Any = gzip.GzipFile(path) if packed else io.FileIO(path)
+    return io.BufferedReader(raw, 1 << 17)
 
 
 def _content_digest(path: Path) -> tuple[str, int]:
@@ -213,75 +214,6 @@ def _parsed(raw: bytes, problem: str) -> tuple[dict[str, Any] | None, str]:
     if not isinstance(value, dict):
         return None, f"a JSON {type(value).__name__}, not an object"
     return value, ""
-
-
-class _TooLong(Exception):
-    pass
-
-
-def _csv_rows(stream: io.BufferedReader, name: str) -> Iterator[Row]:
-    records = _csv_records(stream)
-    first = next(records, None)
-    if first is None or first[1] is None:
-        raise BadInput(f"{name} has no header that can be read: {first[3] if first else 'it is empty'}", fix="put the columns' names first")
-    header = [cell.strip() for cell in first[1]]
-    if twice := {cell for cell in header if header.count(cell) > 1}:
-        raise BadInput(f"{name} has two columns named '{min(twice)}'", fix="rename one of them")
-    for line, cells, last, problem in records:
-        if cells is None:
-            yield Row(line, None, problem)
-        elif len(cells) != len(header):
-            where = f" (lines {line} to {last})" if last > line else ""
-            yield Row(line, None, f"{len(cells)} columns where the header has {len(header)}{where}")
-        else:
-            yield Row(line, dict(zip(header, cells, strict=True)))
-
-
-def _csv_records(stream: io.BufferedReader) -> Iterator[tuple[int, list[str] | None, int, str]]:
-    """(first line, cells or None, last line, problem). After an error reading goes on at the line after the record's first.
-
-    So that one stray quote costs one row and not the rest of the file.
-    """
-    csv.field_size_limit(MAX_RECORD_BYTES)  # the module's own limit is 128 KB a field, for the whole process
-    source = _lines(stream)
-    waiting: list[tuple[int, bytes, str]] = []  # lines to be read again, last first
-    taken: list[tuple[int, bytes, str]] = []
-    delimiter = ""
-
-    def feed() -> Iterator[str]:
-        held = 0
-        while True:
-            entry = waiting.pop() if waiting else next(source, None)
-            if entry is None:
-                return
-            taken.append(entry)
-            held += len(entry[1])
-            if entry[2] or held > MAX_RECORD_BYTES:
-                raise _TooLong(entry[2] or "a quote is opened and not closed")
-            yield entry[1].decode("utf-8", "surrogateescape")
-
-    while True:
-        taken.clear()
-        problem, cells = "", None
-        if not delimiter and (head := next(source, None)) is not None:
-            waiting.append(head)
-            delimiter = max(",;\t", key=lambda mark: head[1].count(mark.encode()))
-        try:
-            cells = next(csv.reader(feed(), delimiter=delimiter or ",", strict=True))
-        except StopIteration:
-            return
-        except _TooLong as error:
-            problem = str(error) if len(taken) == 1 else "a quote is opened and not closed"
-        except csv.Error as error:
-            problem = f"not CSV ({str(error).lower()})"
-        line, last = taken[0][0], taken[-1][0]
-        if problem:
-            # A line that is bad by itself is the row when it stands alone; else the row is the first line, and the rest is read again.
-            waiting.extend(reversed(taken[1:]))
-        elif cells and any(ord(c) in range(0xDC80, 0xDD00) for cell in cells if not cell.isascii() for c in cell):
-            problem, cells = "not UTF-8", None
-        if problem or cells:
-            yield line, None if problem else cells, last, problem
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:

@@ -28,10 +28,10 @@ class PandaLM(Format):
         return "response1" in record and "response2" in record and any(map(_ANNOTATOR.fullmatch, record))
 
     def read(self, record: Mapping[str, Any]) -> PairDraft:
-        instruction = filled(*required(record, ("instruction", "prompt")))
+        name, given = required(record, ("instruction", "prompt"))
         extra = record.get("input")
-        if extra is not None and check_text("input", extra).strip():
-            instruction = f"{instruction}\n\n{extra}"
+        parts = [text for text in (check_text(name, given), check_text("input", extra) if extra is not None else "") if text.strip()]
+        instruction = filled(name, "\n\n".join(parts))
         first, second = (filled(*required(record, (name,))) for name in ("response1", "response2"))
         votes = [Vote(_side(name, value), labeler=name) for name, value in record.items()
                  if _ANNOTATOR.fullmatch(name) and value is not None and value != ""]

@@ -42,6 +42,9 @@ class TRL(Format):
 
     def read(self, record: Mapping[str, Any]) -> PairDraft:
         chosen, rejected = (unfolded(required(record, (side,))[1]) for side in ("chosen", "rejected"))
+        for side, value in (("chosen", chosen), ("rejected", rejected)):
+            if not isinstance(value, str):
+                messages_of(side, value)
         if isinstance(chosen, str) != isinstance(rejected, str):
             raise Rejected("'chosen' and 'rejected' are of different shapes: one is text, the other is not")
         given = record.get("prompt")
@@ -61,7 +64,7 @@ def vote_of(record: Mapping[str, Any], side: Side) -> Vote:
         side,
         labeler=short(record, ("labeler", "annotator", "labeler_id", "annotator_id", "worker", "worker_id")),
         source=short(record, ("source",)) if isinstance(record.get("source"), str) else None,
-        kind=kind if kind in KINDS else None,  # type: ignore[arg-type]
+        kind=kind if kind in KINDS else None,
         strength=int(strong) if strong in (1, 2, 3) else None,
         seconds=number(record, ("seconds", "duration"), least=0),
         shown_first=shown_of(record),
