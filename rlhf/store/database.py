@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 
 from rlhf.errors import Damaged, RlhfError
 
@@ -59,11 +59,13 @@ class Database:
             from sqlalchemy.dialects.sqlite import insert
         else:
             from sqlalchemy.dialects.postgresql import insert  # type: ignore[assignment]
-        before = connection.execute(text("SELECT total_changes()")).scalar_one() if self.is_sqlite else 0
-        result = connection.execute(insert(table).on_conflict_do_nothing(), rows)
+        new = insert(table).on_conflict_do_nothing()
         if self.is_sqlite:
+            before = connection.execute(text("SELECT total_changes()")).scalar_one()
+            connection.execute(new, rows)
             return int(connection.execute(text("SELECT total_changes()")).scalar_one() - before)
-        return result.rowcount
+        # PostgreSQL's driver gives no row count for many rows at once (-1): count what comes back.
+        return len(connection.execute(new.returning(next(iter(table.primary_key))), rows).all())
 
     def revision(self) -> str | None:
         """The schema's revision; None where there is no schema yet."""
@@ -119,7 +121,7 @@ def _begin_immediate(connection: Connection) -> None:
     connection.execution_options(rlhf_write=True)
 
 
-def explain(error: OperationalError, url: str) -> RlhfError:
+def explain(error: DatabaseError, url: str) -> RlhfError:
     """A database's refusal in the user's words."""
     reason = str(error.orig).splitlines()[0] if error.orig else str(error)
     return RlhfError(f"the database at {url} can't be used: {reason}", fix="check that it exists, is writable and not full")

@@ -19,9 +19,9 @@ from typing import Any
 
 import yaml
 from sqlalchemy import Connection
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 
-from rlhf.errors import BadInput, Conflict, NotFound
+from rlhf.errors import BadInput, Conflict, Damaged, NotFound
 from rlhf.ids import secret
 from rlhf.store import audit
 from rlhf.store.artifacts import Artifacts
@@ -92,9 +92,14 @@ class Workspace:
             settings = yaml.safe_load((root / "workspace.yaml").read_text("utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound(f"no workspace at {root}", fix=f"make one with: rlhf init --workspace {root}") from None
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise BadInput(f"{root / 'workspace.yaml'} can't be read: {error}", fix="restore it from a backup") from None
         if not isinstance(settings, Mapping) or not {"database", "artifacts", "key"} <= settings.keys():
             raise BadInput(f"{root / 'workspace.yaml'} lacks database, artifacts or key", fix="restore it from a backup")
         workspace = cls(root, settings, actor or _default_actor())
+        file = workspace.database.engine.url.database
+        if workspace.database.is_sqlite and file and not Path(file).exists():  # SQLite would make an empty one in silence
+            raise Damaged(f"the workspace's database {file} is missing", fix="restore it from a backup")
         with _explained(workspace.database):
             workspace.database.upgrade()
         return workspace
@@ -146,5 +151,5 @@ def _artifacts_url(root: Path, setting: str) -> str:
 def _explained(database: Database) -> Iterator[None]:
     try:
         yield
-    except OperationalError as error:
+    except DatabaseError as error:
         raise explain(error, database.engine.url.render_as_string(hide_password=True)) from None
