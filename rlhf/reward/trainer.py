@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader, Sampler
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import RewardConfig, RewardTrainer
 
 from rlhf.engine.scoring import scores_of
@@ -23,6 +26,15 @@ from rlhf.errors import RlhfError
 from rlhf.ids import chance
 from rlhf.reward.loss import pair_loss
 from rlhf.reward.rows import TrainRow, micro_batches
+
+
+WHOLE = "whole"  # empty file in a checkpoint whose other files are all written
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; None where there is none."""
+    whole = [mark.parent for mark in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{WHOLE}")]
+    return max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
 
 
 class StepSampler(Sampler[list[int]]):
@@ -135,6 +147,16 @@ class PackedRewardTrainer(RewardTrainer):
         noted["accuracy"] += ((chosen_P > rejected_P).float() + 0.5 * (chosen_P == rejected_P).float())[real].tolist()
         noted["margin"] += (chosen_P - rejected_P)[real].tolist()
         noted["mean_reward"] += ((chosen_P + rejected_P) / 2)[real].tolist()
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """A checkpoint counts once its mark is there: a kill in the middle leaves a folder that looks like one."""
+        super()._save_checkpoint(model, trial)
+        if self.args.should_save:
+            folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+            for file in folder.iterdir():
+                with open(file, "rb") as handle:
+                    os.fsync(handle.fileno())
+            (folder / WHOLE).touch()
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """A version's card is the registry's; TRL's would name paths and people in every checkpoint."""

@@ -20,7 +20,6 @@ import numpy as np
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import PrinterCallback
-from transformers.trainer_utils import get_last_checkpoint
 from trl import RewardConfig
 
 from rlhf import config, registry, snapshots
@@ -37,7 +36,7 @@ from rlhf.reward.rows import RowCounts, TrainRow, training_rows
 from rlhf.reward.score import score_with
 from rlhf.reward.settings import RewardSettings
 from rlhf.reward.targets import target_of
-from rlhf.reward.trainer import PackedRewardTrainer
+from rlhf.reward.trainer import PackedRewardTrainer, last_whole_checkpoint
 from rlhf.store import Workspace, runs
 
 Say = Callable[[str], None]
@@ -83,11 +82,11 @@ def train(workspace: Workspace, settings: RewardSettings, *, resume: bool = Fals
     with _in_charge(workspace, run, state):
         model = _model(material)
         trainer, meter, stop = _trainer(material, model, run.folder, packed=settings.packing == "auto")
-        checkpoint = get_last_checkpoint(str(run.folder / "checkpoints")) if resume else None
+        checkpoint = last_whole_checkpoint(run.folder / "checkpoints") if resume else None
         if resume:
-            say(f"going on from {Path(checkpoint).name}" if checkpoint else "no checkpoint yet: starting over")
+            say(f"going on from {checkpoint.name}" if checkpoint else "no checkpoint yet: starting over")
         with stop.listening():
-            trainer.train(resume_from_checkpoint=checkpoint)
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if stop.asked and trainer.state.global_step < trainer.state.max_steps:
             raise Interrupted(f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}; the checkpoint is in "
                               f"{run.folder / 'checkpoints'}", fix="go on with the same command and --resume")
