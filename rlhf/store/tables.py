@@ -32,6 +32,7 @@ pairs = Table(
     Column("group_digest", String(64), nullable=False, index=True),  # first user turn, normalised
     Column("created_at", String(32), nullable=False),
     Column("erased_at", String(32)),
+    Index("pairs_live", "erased_at", "id"),  # draws and counts pass over the texts
 )
 
 pair_sources = Table(
@@ -269,7 +270,7 @@ leases = Table(
     Column("expires_at", String(32), nullable=False),
     Column("judgement_id", String(26)),  # set once, when the lease is used
     Index("leases_by_pair", "pair_id"),
-    Index("leases_by_labeler", "labeler"),
+    Index("leases_by_labeler", "labeler", "expires_at"),
 )
 
 audit = Table(

@@ -1,0 +1,106 @@
+"""An answer, and taking it back.
+
+The answer and the mark on its lease are one transaction: after a crash there are both or neither, so a page that asks
+again is told the same id and nothing is counted twice.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal, get_args
+
+from sqlalchemy import Connection, not_, select
+
+from rlhf.errors import BadInput, Conflict, NotFound
+from rlhf.feedback import judge_in
+from rlhf.feedback.reading import UNDO
+from rlhf.ids import now_text
+from rlhf.labeling.counts import SOURCE, in_force, is_undo, progress_in
+from rlhf.labeling.leases import Task, grant, task_of
+from rlhf.records import Choice, Judgement
+from rlhf.store import Workspace, Write
+from rlhf.store.tables import judgements, leases, pairs
+
+Answer = Literal["left", "right", "tie", "both_bad", "skip"]
+ANSWERS: tuple[Answer, ...] = get_args(Answer)
+_MAX_SECONDS = 86_400.0
+
+
+def answer(workspace: Workspace, labeler: str, lease_id: str, answer: Answer, *, seconds: float | None = None,
+           strength: int | None = None, note: str | None = None, reason: str | None = None) -> str:
+    """Keep a labeler's answer to the pair that the lease names; returns the judgement's id once it is durable.
+
+    seconds: time spent looking; strength: 1 slightly, 2 clearly, 3 much; note: about the pair; reason: why skipped.
+    The same answer to the same lease again returns the same id (the first reply may have been lost on the way).
+    Raises NotFound for a lease that isn't this labeler's, Conflict for another answer or a lease that ran out,
+    BadInput for a value that can't be.
+    """
+    _check(answer, seconds, strength, reason)
+    with workspace.as_actor(labeler).write() as write:
+        lease = _lease(write, labeler, lease_id)
+        choice = _choice(answer, lease.shown)
+        if lease.judgement_id is not None:
+            return _same_again(write.connection, lease, choice)
+        if lease.expires_at <= now_text():
+            raise Conflict("this pair was given back: its half hour ran out before the answer came",
+                           fix="load the next pair")
+        judgement = judge_in(write, Judgement(
+            lease.pair_id, choice, SOURCE, labeler=labeler, strength=strength, seconds=seconds, shown=lease.shown,
+            note=note or None, reason=reason or None, acquisition_p=lease.acquisition_p))
+        write.connection.execute(leases.update().values(judgement_id=judgement).where(leases.c.id == lease.id))
+    return judgement
+
+
+def undo(workspace: Workspace, labeler: str, *, overlap: int = 1) -> Task:
+    """Take back the labeler's last answer and give them that pair again, its replies on the same sides.
+
+    Undoing again goes further back. Raises Conflict where there is nothing to undo.
+    """
+    mine = judgements.alias()
+    with workspace.as_actor(labeler).write() as write:
+        last = write.connection.execute(
+            select(mine).join(pairs, pairs.c.id == mine.c.pair_id)
+            .where(mine.c.source == SOURCE, mine.c.labeler == labeler, pairs.c.erased_at.is_(None), not_(is_undo(mine)),
+                   in_force(mine))
+            .order_by(mine.c.created_at.desc(), mine.c.id.desc()).limit(1)).first()
+        if last is None:
+            raise Conflict("there is no answer of yours to undo", fix="judge a pair first")
+        judge_in(write, Judgement(last.pair_id, "skip", SOURCE, labeler=labeler, shown=last.shown, reason=UNDO,
+                                  acquisition_p=last.acquisition_p, supersedes=last.id))
+        lease = grant(write, labeler, last.pair_id, shown=last.shown, acquisition_p=last.acquisition_p)
+        return task_of(write.connection, lease, progress_in(write.connection, workspace.database, labeler, overlap))
+
+
+def _check(answer: str, seconds: float | None, strength: int | None, reason: str | None) -> None:
+    if answer not in ANSWERS:
+        raise BadInput(f"{answer!r} is no answer", fix=f"answer one of {', '.join(ANSWERS)}")
+    if seconds is not None and not (math.isfinite(seconds) and 0 <= seconds <= _MAX_SECONDS):
+        raise BadInput(f"{seconds} is no time spent on a pair", fix="give seconds between 0 and 86400, or none")
+    if strength is not None and strength not in (1, 2, 3):
+        raise BadInput(f"{strength} is no strength", fix="give 1 (slightly), 2 (clearly), 3 (much) or none")
+    if reason == UNDO:
+        raise BadInput(f"the reason '{UNDO}' marks an answer that was taken back", fix="give another reason, or none")
+
+
+def _lease(write: Write, labeler: str, lease_id: str) -> Any:
+    """The labeler's own lease, locked until the transaction ends (PostgreSQL; SQLite has one writer anyway)."""
+    lease = write.connection.execute(select(leases).where(leases.c.id == lease_id, leases.c.labeler == labeler)
+                                     .with_for_update()).first()
+    if lease is None:
+        raise NotFound("no pair was given to you under this lease", fix="load the next pair")
+    return lease
+
+
+def _choice(answer: Answer, shown: str) -> Choice:
+    if answer == "left":
+        return "a" if shown == "ab" else "b"
+    if answer == "right":
+        return "b" if shown == "ab" else "a"
+    return answer
+
+
+def _same_again(connection: Connection, lease: Any, choice: Choice) -> str:
+    kept = connection.execute(select(judgements.c.choice).where(judgements.c.id == lease.judgement_id)).scalar()
+    if kept != choice:
+        raise Conflict("this pair has your other answer already", fix="undo it first, then answer again")
+    return str(lease.judgement_id)

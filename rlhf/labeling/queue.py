@@ -1,0 +1,104 @@
+"""Which pair next: the one with the fewest answers, drawn by chance among equals, leased to one labeler.
+
+Pairs are many and stand in the order of their ids, which are SHA-256 digests: a stretch of that order from a point
+drawn by chance is a random sample. So a draw looks at one stretch of 500 pairs through the indexes and never at the
+whole table, unless nearly everything is answered; then the stretches grow until one holds an open pair. Up to 500
+pairs the stretch is the table, and the draw is exact.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+
+from sqlalchemy import Connection, func, not_, select, text
+
+from rlhf.errors import BadInput
+from rlhf.ids import chance, now_text
+from rlhf.labeling.counts import judged_by, live_pairs, n_answers, progress_in
+from rlhf.labeling.leases import Task, grant, live_lease, renew, task_of
+from rlhf.store import Workspace
+from rlhf.store.tables import leases, pairs
+
+_STRETCH = 500
+_GROWTH = 4
+_PG_LOCK = 7_310_002  # two labelers must not draw the same pair at the same moment; SQLite's writer lock does it there
+
+
+def next_task(workspace: Workspace, labeler: str, *, overlap: int = 1) -> Task | None:
+    """The pair that this labeler judges now; the same one until it is answered or half an hour has passed.
+
+    overlap: people wanted a pair. None where nothing is open to this labeler: every pair is covered, was judged or
+    skipped by them, or is on another labeler's screen. `acquisition_p` of the lease is the probability of the draw.
+    """
+    if overlap < 1:
+        raise BadInput(f"an overlap of {overlap} wants no labeler", fix="give an overlap of 1 or more")
+    with workspace.write() as write:
+        if not workspace.database.is_sqlite:
+            write.connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": _PG_LOCK})
+        lease = live_lease(write.connection, labeler)
+        progress = progress_in(write.connection, workspace.database, labeler, overlap)
+        if lease is not None:
+            return task_of(write.connection, renew(write, lease), progress)
+        if progress.n_left == 0:
+            return None
+        total = live_pairs(write.connection, workspace.database)
+        drawn = _draw(write.connection, labeler, overlap, total)
+        if drawn is None:
+            return None
+        pair_id, acquisition_p = drawn
+        lease = grant(write, labeler, pair_id, shown=None, acquisition_p=acquisition_p)
+        return task_of(write.connection, lease, progress)
+
+
+def _draw(connection: Connection, labeler: str, overlap: int, total: int) -> tuple[str, float] | None:
+    """A pair and the probability with which it was drawn.
+
+    The probability is (pairs of the stretch / all pairs) × (1 / candidates of equal rank in it): the chance that the
+    stretch holds the pair, times the chance within it. Exact for one stretch = all; else off by the unevenness of the
+    digests, about 4 % (1/√500).
+    """
+    n_drawn = connection.execute(select(func.count()).where(leases.c.labeler == labeler)).scalar_one()
+    dice = chance(0, "labeling", labeler, str(n_drawn))
+    start = "" if total <= _STRETCH else f"{dice.getrandbits(64):016x}"
+    for low, high, n_pairs in _stretches(connection, start):
+        open_pairs = _open_pairs(connection, labeler, overlap, low, high)
+        if open_pairs:
+            return _among_equals(open_pairs, dice, share=min(1.0, n_pairs / total))
+    return None
+
+
+def _among_equals(open_pairs: list[tuple[str, int]], dice: random.Random, share: float) -> tuple[str, float]:
+    fewest = min(n for _, n in open_pairs)
+    equals = [pair_id for pair_id, n in open_pairs if n == fewest]
+    return dice.choice(equals), share / len(equals)
+
+
+def _stretches(connection: Connection, start: str) -> Iterator[tuple[str, str | None, int]]:
+    """(first id, id after the last or None, number of pairs), from `start` to the end, then from the beginning on."""
+    size = _STRETCH
+    for low, stop in ((start, None), ("", start)) if start else (("", None),):
+        while True:
+            inside = [pairs.c.erased_at.is_(None), pairs.c.id >= low]
+            if stop is not None:
+                inside.append(pairs.c.id < stop)
+            ordered = select(pairs.c.id).where(*inside).order_by(pairs.c.id)
+            following = connection.execute(ordered.offset(size).limit(1)).scalar()
+            if following is None:
+                yield low, stop, connection.execute(select(func.count()).select_from(ordered.subquery())).scalar_one()
+                break
+            yield low, following, size
+            low, size = following, size * _GROWTH
+
+
+def _open_pairs(connection: Connection, labeler: str, overlap: int, low: str,
+                high: str | None) -> list[tuple[str, int]]:
+    """Pairs of a stretch that this labeler may have now, in order of id, with their number of answers."""
+    n_done = n_answers(pairs.c.id)
+    elsewhere = select(leases.c.id).where(leases.c.pair_id == pairs.c.id, leases.c.labeler != labeler,
+                                          leases.c.expires_at > now_text(), leases.c.judgement_id.is_(None)).exists()
+    query = select(pairs.c.id, n_done).where(pairs.c.erased_at.is_(None), pairs.c.id >= low, n_done < overlap,
+                                             not_(judged_by(pairs.c.id, labeler)), not_(elsewhere)).order_by(pairs.c.id)
+    if high is not None:
+        query = query.where(pairs.c.id < high)
+    return [(row[0], row[1]) for row in connection.execute(query.limit(_STRETCH))]
