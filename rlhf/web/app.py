@@ -1,0 +1,118 @@
+"""The application and its server."""
+
+from __future__ import annotations
+
+import ipaddress
+import socket
+from collections.abc import Callable, Sequence
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+from starlette.staticfiles import StaticFiles
+
+from rlhf import people
+from rlhf.errors import BadInput, Conflict, Forbidden, NotFound, RlhfError
+from rlhf.store import Workspace
+from rlhf.web import labeler, session
+from rlhf.web.guard import Guard, error_response
+from rlhf.web.pages import HERE
+
+
+def create_app(workspace: Workspace, *, overlap: int = 1, hosts: Sequence[str] = ()) -> FastAPI:
+    """The ASGI application over one workspace.
+
+    overlap: people wanted a pair. hosts: names by which the server may be called, besides loopback, the machine's own
+    name and plain addresses.
+    """
+    app = FastAPI(title="rlhf", docs_url=None, redoc_url=None, openapi_url=None)
+    for router in (session.routes(workspace), labeler.routes(workspace, overlap)):
+        app.router.routes.extend(router.routes)  # flat, so that a test can walk them all
+    app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
+
+    @app.get("/health")
+    def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    for kind in (RlhfError, HTTPException, RequestValidationError):
+        app.add_exception_handler(kind, _answer)
+    app.add_middleware(Guard, workspace=workspace, hosts=hosts)
+    return app
+
+
+def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 8765, *, overlap: int = 1,
+          hosts: Sequence[str] = (), on_listen: Callable[[str], None] | None = None) -> None:
+    """Serve the pages until interrupted. on_listen: called once with the address, when it is bound.
+
+    Raises Forbidden where the host is reachable from other machines and nobody has a token, Conflict where the port is
+    taken, BadInput where the host is none of this machine's.
+    """
+    import uvicorn
+
+    if not is_loopback(host) and not any(token.state == "live" for token in people.list_tokens(workspace)):
+        raise Forbidden(f"{host} can be reached from other machines, and nobody has a token yet",
+                        fix="make one first: rlhf people token NAME")
+    bound = _bind(host, port)
+    with bound:
+        shown = f"[{host}]" if ":" in host else host
+        if on_listen is not None:
+            on_listen(f"http://{shown}:{bound.getsockname()[1]}")
+        app = create_app(workspace, overlap=overlap, hosts=(host, *hosts))
+        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False,
+                                timeout_graceful_shutdown=5)
+        uvicorn.Server(config).run(sockets=[bound])
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        bound.bind((host, port))
+        bound.listen(128)
+    except OverflowError:
+        bound.close()
+        raise BadInput(f"{port} is no port", fix="give --port a number from 0 to 65535") from None
+    except socket.gaierror:
+        bound.close()
+        raise BadInput(f"the host {host!r} isn't known",
+                       fix="give --host an address of this machine, for instance 127.0.0.1") from None
+    except OSError as error:
+        bound.close()
+        raise Conflict(f"{host}:{port} can't be used: {error.strerror}",
+                       fix="stop what uses it, or give another --port") from None
+    return bound
+
+
+def is_loopback(host: str) -> bool:
+    """Reachable from this machine alone."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def _answer(request: Request, error: Exception) -> Response:
+    return error_response(request, _refusal(error))
+
+
+def _refusal(error: Exception) -> Exception:
+    """The framework's refusals in our words."""
+    if isinstance(error, RequestValidationError):
+        said = "; ".join(f"{'.'.join(map(str, e['loc'][1:])) or 'body'}: {e['msg']}" for e in error.errors())
+        return BadInput(f"the request can't be taken: {said}", fix="send the fields that the route's description names")
+    if isinstance(error, HTTPException):
+        if isinstance(error.__cause__, RlhfError):  # FastAPI wraps what is raised while it reads a body
+            return error.__cause__
+        refusal: RlhfError
+        if error.status_code == 404:
+            refusal = NotFound("there is nothing at this address", fix="go to /")
+        elif error.status_code == 405:
+            refusal = RlhfError("this address takes another method", fix="see the route's description")
+        else:
+            refusal = RlhfError(str(error.detail), fix="correct the request")
+        refusal.http_status = error.status_code
+        return refusal
+    return error

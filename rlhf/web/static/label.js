@@ -1,0 +1,283 @@
+// The labeler's page: one pair, one key, one acknowledged answer.
+//
+// An answer is first written to localStorage under its lease, then sent until the server says that it is durable; only then
+// the page says "Saved" and fetches the next pair. Texts of pairs are set as text, never as HTML.
+"use strict";
+(() => {
+  const $ = (id) => document.getElementById(id);
+  const labeler = document.querySelector("[data-labeler]").dataset.labeler;
+  const KEYS = { 1: "left", ArrowLeft: "left", 2: "right", ArrowRight: "right", t: "tie", b: "both_bad" };
+  const SAID = { left: "Reply 1", right: "Reply 2", tie: "Tie", both_bad: "Both bad", skip: "Skipped" };
+  const ROLES = { system: "System", user: "User", assistant: "Assistant", tool: "Tool" };
+  const TIMEOUT_MS = 15000;
+  const LONGEST_WAIT_S = 30;
+  const SETTLE_MS = 250; // a key pressed twice for the last pair must not judge the next one unseen
+
+  let task = null;
+  let busy = false;
+  let shownAt = 0; // when this pair came up, for SETTLE_MS
+  let visibleSince = null; // since when it is looked at; null = tab hidden
+  let lookedMs = 0;
+  let wakeUp = null; // ends the wait before the next try
+
+  const store = {
+    name: (key) => `rlhf ${labeler} ${key}`,
+    get(key) { try { return JSON.parse(localStorage.getItem(this.name(key))); } catch { return null; } },
+    set(key, value) { try { localStorage.setItem(this.name(key), JSON.stringify(value)); } catch { /* full or forbidden */ } },
+    drop(key) { try { localStorage.removeItem(this.name(key)); } catch { /* forbidden */ } },
+  };
+
+  // --- the server -----------------------------------------------------------------------------------------------------
+
+  class Refusal extends Error {
+    constructor(status, error) { super(`${error.message}: ${error.fix}`); this.status = status; }
+  }
+
+  /** JSON of a 2xx. Throws Refusal for an answer of the server that trying again won't change, any other error otherwise. */
+  async function call(method, path, body) {
+    const response = await fetch(path, {
+      method, headers: { Accept: "application/json", ...(body && { "Content-Type": "application/json" }) },
+      body: body && JSON.stringify(body), signal: AbortSignal.timeout(TIMEOUT_MS), cache: "no-store",
+    });
+    if (response.status === 401) { location.assign("/login"); await new Promise(() => {}); }
+    const json = await response.json();
+    if (response.ok) return json;
+    if (response.status >= 500) throw new Error(json.error.message);
+    throw new Refusal(response.status, json.error);
+  }
+
+  async function load() {
+    try {
+      const { task: given, progress } = await call("GET", "/api/task");
+      showProgress(progress);
+      if (given) showTask(given); else showEmpty(progress);
+    } catch (error) {
+      task = null;
+      $("failed-text").textContent = error instanceof Refusal ? error.message : "The server can’t be reached. Check the network.";
+      only("failed");
+    }
+  }
+
+  /** Send an answer until it is saved or refused for good. */
+  async function deliver(pending) {
+    setBusy(true);
+    for (let wait_s = 1; ; wait_s = Math.min(2 * wait_s, LONGEST_WAIT_S)) {
+      try {
+        const { progress } = await call("POST", "/api/judgements", pending);
+        settle(pending);
+        showProgress(progress);
+        say(pending.answer === "skip" ? "Skipped" : `Saved: ${SAID[pending.answer]}`, "saved");
+        break;
+      } catch (error) {
+        if (error instanceof Refusal) {
+          store.drop("pending");
+          say(error.message, "problem");
+          if (error.status === 400 && task && task.lease === pending.lease) { setBusy(false); return; }
+          store.drop(`note ${pending.lease}`);
+          break;
+        }
+        await pause(wait_s);
+      }
+    }
+    $("banner").hidden = true;
+    await load();
+    setBusy(false);
+  }
+
+  function settle(pending) {
+    store.drop("pending");
+    store.drop(`note ${pending.lease}`);
+  }
+
+  async function pause(wait_s) {
+    say("Not saved yet", "problem");
+    $("banner-text").textContent = `Not saved yet: the server can’t be reached. Your answer is kept in this browser; next try in ${wait_s} s.`;
+    $("banner").hidden = false;
+    await new Promise((resolve) => { wakeUp = resolve; setTimeout(resolve, 1000 * wait_s); });
+  }
+
+  // --- what the labeler does ------------------------------------------------------------------------------------------
+
+  function choose(answer, reason = null) {
+    if (busy || !task || performance.now() - shownAt < SETTLE_MS) return;
+    const pending = { lease: task.lease, answer, seconds: looked_s(), note: $("note").value.trim() || null, reason };
+    store.set("pending", pending);
+    $("left-card").classList.toggle("chosen", answer === "left");
+    $("right-card").classList.toggle("chosen", answer === "right");
+    closeSkip();
+    say("Saving…");
+    deliver(pending);
+  }
+
+  async function undo() {
+    if (busy) return;
+    setBusy(true);
+    try {
+      const { task: given, progress } = await call("POST", "/api/undo", {});
+      showProgress(progress);
+      showTask(given);
+      say("Undone: this is your last pair again");
+    } catch (error) {
+      if (error instanceof Refusal) say(error.message, "problem");
+      else { await load(); say("The network failed during the undo; this is where you are now", "problem"); }
+    }
+    setBusy(false);
+  }
+
+  function openSkip() {
+    if (busy || !task) return;
+    $("skip-box").hidden = false;
+    document.body.classList.add("skipping");
+    $("skip").setAttribute("aria-expanded", "true");
+    $("reason").focus();
+  }
+
+  function closeSkip() {
+    if ($("skip-box").contains(document.activeElement)) $("main").focus({ preventScroll: true });
+    $("skip-box").hidden = true;
+    document.body.classList.remove("skipping");
+    $("skip").setAttribute("aria-expanded", "false");
+    $("reason").value = "";
+  }
+
+  function openNote(open) {
+    $("note-box").hidden = !open;
+    $("note-toggle").setAttribute("aria-expanded", String(open));
+    markNote();
+  }
+
+  function markNote() {
+    $("note-toggle").classList.toggle("written", $("note").value.trim() !== "");
+  }
+
+  function writeNote() {
+    if (busy || !task) return;
+    openNote(true);
+    $("note").focus();
+  }
+
+  function onKey(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || $("help-box").open) return;
+    const typing = event.target.closest("input, textarea, select, [contenteditable]");
+    if (event.key === "Escape" && typing) {
+      if (typing.id === "reason") closeSkip();
+      else openNote(false);
+      $("main").focus({ preventScroll: true });
+      return;
+    }
+    if (typing || event.repeat) return; // a key held down judges once
+    const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const deed = Object.hasOwn(KEYS, key) ? () => choose(KEYS[key])
+      : { s: openSkip, u: undo, n: writeNote, "?": () => $("help-box").showModal() }[key];
+    if (!deed) return;
+    event.preventDefault();
+    deed();
+  }
+
+  // --- what the labeler sees ------------------------------------------------------------------------------------------
+
+  function only(id) {
+    for (const other of ["waiting", "empty", "failed", "task"]) $(other).hidden = other !== id;
+    $("actions").hidden = id !== "task";
+  }
+
+  function showTask(given) {
+    const isNew = !task || task.lease !== given.lease;
+    task = given;
+    const last = given.prompt.length - 1;
+    $("prompt").replaceChildren(...given.prompt.map((turn, i) => turnOf(turn, i === last)));
+    $("prompt-title").parentElement.hidden = last < 0;
+    $("left-text").textContent = given.left;
+    $("right-text").textContent = given.right;
+    for (const card of ["left-card", "right-card"]) $(card).classList.remove("chosen");
+    $("note").value = store.get(`note ${given.lease}`) || "";
+    openNote($("note").value !== "");
+    only("task");
+    if (isNew) {
+      window.scrollTo(0, 0);
+      $("main").focus({ preventScroll: true });
+      shownAt = performance.now();
+      lookedMs = 0;
+      visibleSince = document.hidden ? null : shownAt;
+    }
+  }
+
+  function turnOf(turn, isLast) {
+    const item = document.createElement("li");
+    item.className = `turn ${turn.role === "user" ? "user" : "other"} ${isLast ? "last" : "earlier"}`;
+    const role = document.createElement("span");
+    role.className = "role";
+    role.textContent = ROLES[turn.role] || turn.role;
+    const text = document.createElement("div");
+    text.className = "text";
+    text.dir = "auto";
+    text.lang = "";
+    text.textContent = turn.content;
+    item.append(role, text);
+    return item;
+  }
+
+  function showEmpty(progress) {
+    task = null;
+    const waiting = progress.n_left > 0;
+    $("empty-title").textContent = waiting ? "Others are on the last pairs" : progress.n_done ? "All done, thank you" : "Nothing to label yet";
+    $("empty-text").textContent = waiting ? "What is left is on other labelers’ screens. What they don’t answer comes back within half an hour."
+      : progress.n_done ? "Every pair has its answers. New ones show up here when they are imported."
+      : "No pair waits for an answer. They show up here once feedback is imported.";
+    $("empty-undo").hidden = progress.n_done + progress.n_skipped === 0;
+    only("empty");
+  }
+
+  function showProgress(progress) {
+    const number = new Intl.NumberFormat();
+    $("today").textContent = number.format(progress.n_done_today);
+    $("done").textContent = number.format(progress.n_done);
+    $("left").textContent = number.format(progress.n_left);
+    $("bar").max = Math.max(1, progress.n_done + progress.n_left);
+    $("bar").value = progress.n_done;
+    $("counts").hidden = false;
+  }
+
+  function say(text, kind = "") {
+    $("status").className = kind;
+    $("status").textContent = text;
+  }
+
+  function setBusy(is) {
+    busy = is;
+    document.body.classList.toggle("busy", is);
+  }
+
+  function looked_s() {
+    const now = performance.now();
+    return Math.round((lookedMs + (visibleSince === null ? 0 : now - visibleSince)) / 100) / 10;
+  }
+
+  // --- wiring ---------------------------------------------------------------------------------------------------------
+
+  document.addEventListener("keydown", onKey);
+  document.addEventListener("visibilitychange", () => {
+    const now = performance.now();
+    if (document.hidden && visibleSince !== null) { lookedMs += now - visibleSince; visibleSince = null; }
+    else if (!document.hidden && visibleSince === null) visibleSince = now;
+  });
+  for (const button of document.querySelectorAll("[data-answer]")) button.addEventListener("click", () => choose(button.dataset.answer));
+  $("skip").addEventListener("click", () => ($("skip-box").hidden ? openSkip() : closeSkip()));
+  $("skip-cancel").addEventListener("click", closeSkip);
+  $("skip-box").addEventListener("submit", (event) => { event.preventDefault(); choose("skip", $("reason").value.trim() || null); });
+  $("note-toggle").addEventListener("click", () => ($("note-box").hidden ? writeNote() : openNote(false)));
+  $("note").addEventListener("input", () => { if (task) store.set(`note ${task.lease}`, $("note").value); markNote(); });
+  $("undo").addEventListener("click", undo);
+  $("empty-undo").addEventListener("click", undo);
+  $("help").addEventListener("click", () => $("help-box").showModal());
+  $("retry").addEventListener("click", () => wakeUp && wakeUp());
+  window.addEventListener("online", () => wakeUp && wakeUp());
+  for (const id of ["again", "failed-again"]) $(id).addEventListener("click", load);
+  $("logout").addEventListener("click", async () => {
+    await fetch("/logout", { method: "POST" }).catch(() => {});
+    location.assign("/login");
+  });
+
+  const kept = store.get("pending"); // an answer that an earlier visit could not deliver
+  if (kept && kept.lease) deliver(kept); else load();
+})();
