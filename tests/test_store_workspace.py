@@ -164,5 +164,5 @@ def test_a_file_that_is_no_database_is_an_error_of_ours(workspace: Workspace) ->
     for file in workspace.root.glob("rlhf.db*"):
         file.unlink()
     (workspace.root / "rlhf.db").write_bytes(b"no database at all" * 100)
-    with pytest.raises(RlhfError, match="no workspace|can't be used|can't be read|lacks"):
+    with pytest.raises(RlhfError, match=r"no workspace|can't be used|can't be read|lacks"):
         Workspace.open(workspace.root)

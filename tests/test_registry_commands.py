@@ -1,0 +1,126 @@
+"""`rlhf adapter` and `rlhf alias`: exit codes, the keys that scripts rely on, one-line errors."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import adapter_folders as made
+import pytest
+
+from rlhf import cli
+from rlhf.registry import open_version
+from rlhf.store import Workspace
+from rlhf.store.tables import reports
+
+Call = Callable[..., tuple[int, Any]]
+
+
+@pytest.fixture
+def call(workspace: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Runs `rlhf WORDS --json` on the workspace: exit status and the one JSON object."""
+    def run(*words: str) -> tuple[int, Any]:
+        monkeypatch.setattr(sys, "argv", ["rlhf", *words, "--workspace", str(workspace.root), "--json"])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        lines = capsys.readouterr().out.splitlines()
+        assert len(lines) == 1
+        return int(stop.value.code or 0), json.loads(lines[0])
+
+    return run
+
+
+@pytest.fixture
+def two(workspace: Workspace, tmp_path: Path) -> Workspace:
+    made.published(workspace, tmp_path, 0)
+    made.published(workspace, tmp_path, 1)
+    return workspace
+
+
+def test_set_and_rollback_answer_with_names_and_seconds(two: Workspace, call: Call) -> None:
+    status, first = call("alias", "set", "hh@champion", "hh@1", "--why", "first")
+    assert status == 0 and (first["alias"], first["from"], first["to"]) == ("hh@champion", None, "hh@1")
+    call("alias", "set", "hh@champion", "hh@2", "--why", "better")
+    status, back = call("alias", "rollback", "hh@champion", "--why", "worse in the field")
+    assert status == 0 and (back["from"], back["to"]) == ("hh@2", "hh@1") and 0 <= back["seconds"] < 5
+    assert back["from_digest"] and back["to_digest"] == first["to_digest"]
+    assert call("alias", "rollback", "hh@champion", "--why", "x")[1]["error"]["code"] == "conflict"
+    assert call("alias", "rollback", "hh@champion", "--to", "hh@2", "--why", "no, it was good")[1]["to"] == "hh@2"
+    history = call("alias", "history", "hh@champion")[1]["moves"]
+    assert [(m["from"], m["to"], m["action"]) for m in history] == [
+        (None, "hh@1", "set"), ("hh@1", "hh@2", "set"), ("hh@2", "hh@1", "rollback"), ("hh@1", "hh@2", "rollback")]
+    assert call("alias", "list")[1]["aliases"][0]["version"] == "hh@2"
+
+
+@pytest.mark.parametrize(("words", "status"), [
+    (("alias", "set", "hh@champion", "hh@9", "--why", "x"), 1),
+    (("alias", "set", "hh@champion", "hh@1"), 2),
+    (("alias", "set", "hh@champion", "hh@1", "--why", " "), 1),
+    (("alias", "set", "hh@7", "hh@1", "--why", "x"), 1),
+    (("alias", "set", "hh@champion", "hh@1", "--why", "x", "--expect", "3"), 1),
+    (("alias", "history", "hh@champion"), 1),
+    (("alias", "rollback", "hh@champion", "--why", "x"), 1),
+    (("adapter", "show", "hh"), 1),
+    (("adapter", "verify", "hh@9"), 1),
+    (("adapter", "export", "hh@9", "out"), 1),
+    (("adapter", "import", "absent"), 1),
+    (("adapter", "list", "--role", "king"), 2),
+    (("adapter", "lineage"), 2),
+    (("adapter", "sign", "hh@1", "--report", "0" * 12, "--as", "evaluator"), 1),
+])
+def test_a_refusal_is_one_object_with_a_fix(two: Workspace, call: Call, words: tuple[str, ...], status: int) -> None:
+    seen, answer = call(*words)
+    assert seen == status and set(answer["error"]) == {"message", "fix", "code"} and answer["error"]["fix"]
+
+
+def test_list_show_lineage_and_diff_name_versions(two: Workspace, call: Call) -> None:
+    assert [v["version"] for v in call("adapter", "list")[1]["versions"]] == ["hh@1", "hh@2"]
+    shown = call("adapter", "show", "hh@2")[1]
+    assert shown["version"] == "hh@2" and shown["metrics"] == {"accuracy": 0.7} and shown["manifest"]["probe"]
+    assert call("adapter", "lineage", "hh@2")[1]["base"]["name"] == "tiny"
+    assert call("adapter", "diff", "hh@1", "hh@2")[1]["tensors"]
+
+
+def test_verify_exits_1_naming_the_file(two: Workspace, call: Call) -> None:
+    assert call("adapter", "verify")[0] == 0
+    (open_version(two, "hh@2").folder / "adapter_config.json").write_text("{}")
+    status, answer = call("adapter", "verify")
+    assert status == 1 and answer["problems"] == [
+        "versions/hh/2/adapter_config.json was changed after it was published"
+    ]
+    assert call("adapter", "verify", "hh@1")[0] == 0 and call("adapter", "verify", "hh@2")[0] == 1
+
+
+def test_retire_and_sign(two: Workspace, call: Call) -> None:
+    row = {"digest": "ab12" * 16, "kind": "evaluation", "title": "t", "path": "x", "figures": "{}", "actor": "x",
+           "created_at": ""}
+    made.add_rows(two, reports, row)
+    signed = call("adapter", "sign", "hh@1", "--report", "ab12" * 4, "--as", "evaluator")[1]
+    assert signed["report_digest"] == "ab12" * 16
+    assert call("adapter", "retire", "hh@1")[1]["retired_at"]
+    assert call("alias", "set", "hh@champion", "hh@1", "--why", "x")[0] == 1
+
+
+def test_export_falls_back_on_the_base_s_name(two: Workspace, call: Call, tmp_path: Path) -> None:
+    status, answer = call("adapter", "export", "hh@1", str(tmp_path / "out"))
+    assert status == 0 and answer["base"] == "tiny" and (tmp_path / "out" / "adapter_model.safetensors").exists()
+    assert call("adapter", "export", "hh@1", str(tmp_path / "out"))[1]["error"]["code"] == "conflict"
+
+
+def test_people_read_lines_and_no_traceback(two: Workspace) -> None:
+    def rlhf(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "rlhf.cli", *words, "--workspace", str(two.root)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    assert rlhf("adapter", "list").stdout.splitlines()[1].startswith("hh@2")
+    refused = rlhf("adapter", "show", "hh@3")
+    assert refused.returncode == 1 and refused.stdout == ""
+    assert refused.stderr.splitlines() == ["error: there is no version hh@3", "  fix: hh has hh@1, hh@2"]
