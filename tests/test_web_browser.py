@@ -71,7 +71,8 @@ def test_labels_by_keyboard_until_nothing_is_left(page: Any, workspace: Workspac
     for key, then in (("1", "Reply 1"), ("ArrowRight", "Reply 2"), ("t", "Tie"), ("B", "Both bad")):
         press(page, key, f"Saved: {then}")
     page.wait_for_selector("#empty:not([hidden])")
-    assert "All done" in page.inner_text("#empty-title")
+    assert "All done" in page.inner_text("#empty-title") and "Saved" in page.inner_text("#status")
+    assert page.locator("#undo").is_visible() and page.locator(".choices").is_hidden()
     assert [side_of(row) for row in kept(workspace)] == ["left", "right", "tie", "both_bad"]
     assert [page.inner_text(f"#{name}") for name in ("today", "done", "left")] == ["4", "4", "0"]
 

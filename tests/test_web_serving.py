@@ -87,6 +87,12 @@ def test_answer_sent_again_after_a_crash_counts_once(workspace: Workspace) -> No
     assert ids[0] == ids[1]
 
 
+def test_ctrl_c_ends_the_server_in_order(workspace: Workspace) -> None:
+    with served(workspace) as (process, _):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=20) == 0
+
+
 @pytest.mark.parametrize("words", [
     ["--port", "70000"], ["--host", "no.such.host.invalid"], ["--host", "0.0.0.0"], ["--overlap", "0"]])
 def test_server_that_cannot_start_says_why(workspace: Workspace, words: list[str]) -> None:

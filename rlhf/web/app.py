@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import socket
 from collections.abc import Callable, Sequence
@@ -53,8 +54,7 @@ def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 8765, *, ov
     if not is_loopback(host) and not any(token.state == "live" for token in people.list_tokens(workspace)):
         raise Forbidden(f"{host} can be reached from other machines, and nobody has a token yet",
                         fix="make one first: rlhf people token NAME")
-    bound = _bind(host, port)
-    with bound:
+    with _bind(host, port) as bound, contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how a server is meant to end
         shown = f"[{host}]" if ":" in host else host
         if on_listen is not None:
             on_listen(f"http://{shown}:{bound.getsockname()[1]}")
@@ -108,7 +108,7 @@ def _refusal(error: Exception) -> Exception:
             return error.__cause__
         refusal: RlhfError
         if error.status_code == 404:
-            refusal = NotFound("there is nothing at this address", fix="go to /")
+            refusal = NotFound("there is nothing at this address", fix="go back to the first page, at /")
         elif error.status_code == 405:
             refusal = RlhfError("this address takes another method", fix="see the route's description")
         else:

@@ -178,7 +178,8 @@
 
   function only(id) {
     for (const other of ["waiting", "empty", "failed", "task"]) $(other).hidden = other !== id;
-    $("actions").hidden = id !== "task";
+    $("actions").hidden = id === "waiting";
+    $("actions").classList.toggle("resting", id !== "task"); // the status and the undo stay, the choices go
   }
 
   function showTask(given) {
@@ -224,7 +225,6 @@
     $("empty-text").textContent = waiting ? "What is left is on other labelers’ screens. What they don’t answer comes back within half an hour."
       : progress.n_done ? "Every pair has its answers. New ones show up here when they are imported."
       : "No pair waits for an answer. They show up here once feedback is imported.";
-    $("empty-undo").hidden = progress.n_done + progress.n_skipped === 0;
     only("empty");
   }
 
@@ -268,7 +268,6 @@
   $("note-toggle").addEventListener("click", () => ($("note-box").hidden ? writeNote() : openNote(false)));
   $("note").addEventListener("input", () => { if (task) store.set(`note ${task.lease}`, $("note").value); markNote(); });
   $("undo").addEventListener("click", undo);
-  $("empty-undo").addEventListener("click", undo);
   $("help").addEventListener("click", () => $("help-box").showModal());
   $("retry").addEventListener("click", () => wakeUp && wakeUp());
   window.addEventListener("online", () => wakeUp && wakeUp());

@@ -1,0 +1,33 @@
+"""`rlhf people`: a token is shown once, listed without itself, and revoked by name."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from typer.testing import CliRunner
+
+from rlhf import people
+from rlhf.cli.people import app
+from rlhf.store import Workspace
+
+
+def call(workspace: Workspace, *words: str) -> Any:
+    done = CliRunner().invoke(app, [*words, "--json", "--workspace", str(workspace.root)])
+    if done.exception:
+        raise done.exception
+    return json.loads(done.stdout)
+
+
+def test_token_is_shown_once_and_listed_without_itself(workspace: Workspace) -> None:
+    made = call(workspace, "token", "ada", "--scope", "label", "--scope", "evaluate", "--days", "7")
+    assert people.actor_of(workspace, made["token"]) == people.Actor("ada", ("evaluate", "label"))
+    listed = call(workspace, "list")
+    assert [(t["actor"], t["state"]) for t in listed["tokens"]] == [("ada", "live")]
+    assert made["token"] not in json.dumps(listed)
+
+
+def test_revoke_by_name_shows_in_the_list(workspace: Workspace) -> None:
+    call(workspace, "token", "ada")
+    assert len(call(workspace, "revoke", "ada")["revoked"]) == 1
+    assert call(workspace, "list")["tokens"][0]["state"] == "revoked"
