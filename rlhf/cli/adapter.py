@@ -124,8 +124,8 @@ def export(
 
     workspace = run.workspace()
     ref = registry.resolve(workspace, version)
-    base = _base_path(workspace, registry.show(workspace, ref).manifest)
-    made = registry.export_folder(workspace, ref, folder, base_path=base)
+    base, tokenizer = _base_of(workspace, registry.show(workspace, ref).manifest)
+    made = registry.export_folder(workspace, ref, folder, base_path=base, extra_files=tokenizer)
     run.result({"version": str(ref), "digest": ref.digest, "folder": str(made), "base": base}, f"wrote {ref} to {made}")
 
 
@@ -187,12 +187,14 @@ def _norm(value: float | None) -> str:
     return "-" if value is None else f"{value:.4g}"
 
 
-def _base_path(workspace: Workspace, manifest: Any) -> str:
-    """The base's folder where the workspace has it, else the name that the version knows it by."""
+def _base_of(workspace: Workspace, manifest: Any) -> tuple[str, dict[str, bytes]]:
+    """The base's folder and its tokenizer's files where the workspace has it, else the name that the version knows it by."""
     from rlhf.engine import bases
+    from rlhf.engine.exporting import stock_tokenizer
     from rlhf.errors import NotFound
 
     try:
-        return str(bases.by_digest(workspace, manifest["base"]["digest"]).folder)
+        base = bases.by_digest(workspace, manifest["base"]["digest"])
     except NotFound:
-        return str(manifest["base"]["name"])
+        return str(manifest["base"]["name"]), {}
+    return str(base.folder), stock_tokenizer(base)

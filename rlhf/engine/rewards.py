@@ -7,7 +7,8 @@ margins to steps of 1/128.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutputWithPast
+from transformers.utils import logging
 
 from rlhf.engine import packing
 from rlhf.engine.bases import Base
@@ -65,7 +67,7 @@ def classifier(base: Base, placement: Placement, *, seed: int) -> Any:
     """The base with a fresh float32 score head (one label), frozen, on its device, with packed attention where it can."""
     packing.register()
     config = AutoConfig.from_pretrained(base.folder, num_labels=1, trust_remote_code=False)
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), quiet_loading():
         torch.manual_seed(seed)
         model = AutoModelForSequenceClassification.from_pretrained(
             base.folder, config=config, dtype=placement.torch_dtype, trust_remote_code=False, attn_implementation="sdpa")
@@ -78,6 +80,20 @@ def classifier(base: Base, placement: Placement, *, seed: int) -> Any:
     if can_pack(model):
         model.set_attn_implementation(packing.NAME)
     return model.requires_grad_(False)
+
+
+@contextmanager
+def quiet_loading() -> Iterator[None]:
+    """transformers reports the missing score head of every causal base, and draws a bar for each load; both are expected here."""
+    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bars:
+            logging.enable_progress_bar()
 
 
 def can_pack(model: Any) -> bool:
