@@ -1,9 +1,10 @@
-"""Rows a second of `feedback import` on TRL rows, and whether memory stays flat; beside it `datasets.load_dataset("json")`.
+"""Rows a second of `feedback import` on TRL rows, and whether memory stays flat; beside it
+`datasets.load_dataset("json")`.
 
     python scripts/bench_import.py [--rows 200000]
 
-The peer only parses the file into Arrow; ours also checks, masks, names, de-duplicates and stores every row in the database. The
-ratio is ours / peer in rows a second, as it is.
+The peer only parses the file into Arrow; ours also checks, masks, names, de-duplicates and stores every row in the
+database. The ratio is ours / peer in rows a second, as it is.
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ from rlhf import feedback
 from rlhf.ids import chance
 from rlhf.store import Workspace
 
-_WORDS = [f"{a}{b}{c}" for a in ("re", "mo", "ka", "ti", "su", "en") for b in ("la", "ri", "no", "ve", "do") for c in ("n", "r", "s", "t")]
+_WORDS = [
+    f"{a}{b}{c}"
+    for a in ("re", "mo", "ka", "ti", "su", "en")
+    for b in ("la", "ri", "no", "ve", "do")
+    for c in ("n", "r", "s", "t")
+]
 
 
 def write_rows(path: Path, n_rows: int, seed: int) -> None:
@@ -29,8 +35,12 @@ def write_rows(path: Path, n_rows: int, seed: int) -> None:
     draw = chance(seed, "bench_import")
     with open(path, "w", encoding="utf-8") as file:
         for number in range(n_rows):
-            row = {"prompt": f"Question {number}: {_text(draw, 20)}?", "chosen": _text(draw, 40), "rejected": _text(draw, 40),
-                   "labeler": f"u{number % 97}"}
+            row = {
+                "prompt": f"Question {number}: {_text(draw, 20)}?",
+                "chosen": _text(draw, 40),
+                "rejected": _text(draw, 40),
+                "labeler": f"u{number % 97}",
+            }
             file.write(json.dumps(row) + "\n")
 
 
@@ -83,9 +93,23 @@ def main() -> None:
         print(f"{words.rows:,} rows, {path.stat().st_size / 1e6:.0f} MB", file=sys.stderr)
         rate, growth = ours(path, folder, words.rows)
         other = peer(path, folder, words.rows)
-    print(f"ours {rate:,.0f} rows/s, memory grew by {growth:.1f} MB between the first and the last tenth; datasets {other:,.0f} rows/s")
-    print(json.dumps({"name": "import", "ours": round(rate), "peer": round(other), "ratio": round(rate / other, 4), "unit": "rows/s",
-                      "rows": words.rows, "memory_growth_mb": round(growth, 1)}))
+    print(
+        f"ours {rate:,.0f} rows/s, memory grew by {growth:.1f} MB between the first and the last tenth; "
+        f"datasets {other:,.0f} rows/s"
+    )
+    print(
+        json.dumps(
+            {
+                "name": "import",
+                "ours": round(rate),
+                "peer": round(other),
+                "ratio": round(rate / other, 4),
+                "unit": "rows/s",
+                "rows": words.rows,
+                "memory_growth_mb": round(growth, 1),
+            }
+        )
+    )
 
 
 if __name__ == "__main__":

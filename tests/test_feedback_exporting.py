@@ -21,21 +21,37 @@ CHOICES = ("a", "b", "tie", "both_bad", "skip")
 
 def filled(workspace: Workspace) -> None:
     for number, choice in enumerate(CHOICES):
-        pair = Pair.of([Message("system", "s"), Message("user", f'q "{number}", é\nnext')], f"=one {number}", f"two {number}")
-        feedback.judge(workspace, Judgement(pair.id, choice, "web", f"=u{number}", "simulated", 2, shown="ba", consent=("train",)), pair=pair)
+        pair = Pair.of(
+            [Message("system", "s"), Message("user", f'q "{number}", é\nnext')], f"=one {number}", f"two {number}"
+        )
+        feedback.judge(
+            workspace,
+            Judgement(pair.id, choice, "web", f"=u{number}", "simulated", 2, shown="ba", consent=("train",)),
+            pair=pair,
+        )
 
 
 def content(workspace: Workspace) -> list[tuple[str, str, str | None, str, str, str | None, tuple[str, ...]]]:
     with workspace.read() as connection:
-        return [(pair.id, j.choice, j.labeler, j.kind, j.source, j.shown, j.consent) for pair, said, _ in feedback.read_pairs(connection) for j in said]
+        return [
+            (pair.id, j.choice, j.labeler, j.kind, j.source, j.shown, j.consent)
+            for pair, said, _ in feedback.read_pairs(connection)
+            for j in said
+        ]
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.jsonl.gz", "out.csv", "out.csv.gz", "out.parquet"])
 def test_an_export_imports_to_the_same_judgements(workspace: Workspace, tmp_path: Path, name: str) -> None:
     filled(workspace)
     counts = feedback.export(workspace, tmp_path / name)
-    assert {key: counts[key] for key in ("decided", "tie", "both_bad", "skip", "unjudged", "pairs")} == \
-        {"decided": 2, "tie": 1, "both_bad": 1, "skip": 1, "unjudged": 0, "pairs": 5}
+    assert {key: counts[key] for key in ("decided", "tie", "both_bad", "skip", "unjudged", "pairs")} == {
+        "decided": 2,
+        "tie": 1,
+        "both_bad": 1,
+        "skip": 1,
+        "unjudged": 0,
+        "pairs": 5,
+    }
     other = Workspace.create(tmp_path / "other", actor="tester")
     for file in (counts["file"], counts["undecided_file"]):
         receipt = feedback.import_files(other, [file])
@@ -61,7 +77,11 @@ def test_the_same_rows_give_the_same_packed_bytes(workspace: Workspace, tmp_path
 
 
 def test_a_refused_export_leaves_nothing_behind(workspace: Workspace, tmp_path: Path) -> None:
-    for path, error in ((tmp_path / "x.docx", BadUsage), (tmp_path / "x.jsonl", NotFound), (tmp_path / "no" / "x.jsonl", BadInput)):
+    for path, error in (
+        (tmp_path / "x.docx", BadUsage),
+        (tmp_path / "x.jsonl", NotFound),
+        (tmp_path / "no" / "x.jsonl", BadInput),
+    ):
         with pytest.raises(error):
             feedback.export(workspace, path)
     assert [path.name for path in tmp_path.iterdir()] == ["ws"]
@@ -104,10 +124,21 @@ def test_the_command_prints_the_contracts_json(tmp_path: Path) -> None:
     words = ["--workspace", str(tmp_path / "ws")]
     result = CliRunner().invoke(app, ["import", str(path), "--json", *words])
     told = json.loads(result.stdout)
-    assert result.exit_code == 0 and (told["rows"], told["accepted"], told["duplicates"], told["rejected"]) == (2, 1, 0, 1)
+    assert result.exit_code == 0 and (told["rows"], told["accepted"], told["duplicates"], told["rejected"]) == (
+        2,
+        1,
+        0,
+        1,
+    )
     assert told["errors"] == [{"file": str(path), "line": 2, "reason": told["errors"][0]["reason"]}]
-    for command in (["list"], ["show", told_id(tmp_path)], ["receipts"], ["receipts", told["import"]], ["formats"],
-                    ["export", str(tmp_path / "o.csv")]):
+    for command in (
+        ["list"],
+        ["show", told_id(tmp_path)],
+        ["receipts"],
+        ["receipts", told["import"]],
+        ["formats"],
+        ["export", str(tmp_path / "o.csv")],
+    ):
         for extra in ([], ["--json"]):
             shown = CliRunner().invoke(app, [*command, *words, *extra])
             assert shown.exit_code == 0, shown.output

@@ -41,15 +41,27 @@ def figures(receipt: Receipt) -> tuple[int, int, int, int]:
 
 
 def test_every_bad_line_is_named_and_the_rest_goes_in(workspace: Workspace, tmp_path: Path) -> None:
-    bad = {2: "not json", 3: "[]", 4: json.dumps({"prompt": "q", "chosen": "x"}), 5: json.dumps(row(1, chosen=3)), 6: json.dumps(row(1, chosen="")),
-           7: json.dumps(row(1, chosen="bad 1")), 8: json.dumps(row(1, prompt="a\x00")), 9: json.dumps(row(1, chosen="\ud800")),
-           10: json.dumps(row(1, prompt=[{"role": "assistant", "content": "x"}])), 11: '{"prompt":"a","prompt":"b","chosen":"c","rejected":"d"}',
-           12: json.dumps(row(1, chosen="x" * 1_000_001)), 13: json.dumps(row(1, chosen="x" * 10_000_000))}
+    bad = {
+        2: "not json",
+        3: "[]",
+        4: json.dumps({"prompt": "q", "chosen": "x"}),
+        5: json.dumps(row(1, chosen=3)),
+        6: json.dumps(row(1, chosen="")),
+        7: json.dumps(row(1, chosen="bad 1")),
+        8: json.dumps(row(1, prompt="a\x00")),
+        9: json.dumps(row(1, chosen="\ud800")),
+        10: json.dumps(row(1, prompt=[{"role": "assistant", "content": "x"}])),
+        11: '{"prompt":"a","prompt":"b","chosen":"c","rejected":"d"}',
+        12: json.dumps(row(1, chosen="x" * 1_000_001)),
+        13: json.dumps(row(1, chosen="x" * 10_000_000)),
+    }
     path = write(tmp_path / "prefs.jsonl", [row(0), *bad.values(), row(2)])
     path.write_bytes(path.read_bytes() + b'{"prompt": "\xff"}\n')
     receipt = feedback.import_files(workspace, [path], format="trl")
     assert figures(receipt) == (15, 2, 0, 13) and receipt.source == "prefs"
-    assert [error.line for error in receipt.errors] == [*bad, 15] and all(error.file == str(path) for error in receipt.errors)
+    assert [error.line for error in receipt.errors] == [*bad, 15] and all(
+        error.file == str(path) for error in receipt.errors
+    )
     assert count(workspace, rejected_rows) == 13 and count(workspace, pairs) == 2
 
 
@@ -87,7 +99,9 @@ def test_strict_refuses_the_file_whole_and_keeps_the_receipt(workspace: Workspac
     assert figures(feedback.import_files(workspace, [good], strict=True)) == (2, 2, 0, 0)
 
 
-def test_a_crash_between_batches_keeps_what_was_acknowledged(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_between_batches_keeps_what_was_acknowledged(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(intake, "BATCH_ROWS", 10)
     path = write(tmp_path / "x.jsonl", [row(n) for n in range(35)])
     acknowledged: list[int] = []
@@ -116,9 +130,13 @@ def test_interrupting_says_what_is_in(workspace: Workspace, tmp_path: Path, monk
 
 
 def test_personal_data_is_counted_and_never_stored(workspace: Workspace, tmp_path: Path) -> None:
-    path = write(tmp_path / "x.jsonl", [
-        {"prompt": "write to a@b.co", "chosen": "call +1 415-555-2671", "rejected": "no"},
-        {"prompt": "q", "chosen": "I am a@b.co", "rejected": "I am c@d.org"}])
+    path = write(
+        tmp_path / "x.jsonl",
+        [
+            {"prompt": "write to a@b.co", "chosen": "call +1 415-555-2671", "rejected": "no"},
+            {"prompt": "q", "chosen": "I am a@b.co", "rejected": "I am c@d.org"},
+        ],
+    )
     receipt = feedback.import_files(workspace, [path])
     assert figures(receipt) == (2, 1, 0, 1) and receipt.masked == {"email": 1, "phone": 1}
     assert "identical once personal data" in receipt.errors[0].reason
@@ -129,18 +147,43 @@ def test_personal_data_is_counted_and_never_stored(workspace: Workspace, tmp_pat
 
 
 @pytest.mark.parametrize("turned", [False, True])
-def test_votes_find_their_pairs_whatever_the_order_of_the_files(workspace: Workspace, tmp_path: Path, turned: bool) -> None:
-    described = write(tmp_path / "pairs.jsonl", [
-        {"pair_id": "p1", "topic": "t_x", "title": "T", "a": "one", "b": "two", "gold": "a"},
-        {"pair_id": "p2", "topic": "t_x", "title": "T", "a": "same", "b": "same", "gold": None},
-        {"pair_id": "p3", "topic": "t_x", "title": "T", "a": "three", "b": "four", "gold": "tie"},
-        "oops", {"pair_id": "p1", "topic": "t_x", "title": "T", "a": "other", "b": "two", "gold": "a"}])
-    votes = write(tmp_path / "votes.csv", ["pair_id,labeler,vote,cohort,submitted_at,seconds", "p1,u1,a,none,2016,3", "p1,u2,tie,,2016,4",
-                                           "p2,u1,a,,2016,5", "p9,u1,b,,2016,6", "p1,u1,left,,2016,7", "p1,u1,a,,2016,8"])
+def test_votes_find_their_pairs_whatever_the_order_of_the_files(
+    workspace: Workspace, tmp_path: Path, turned: bool
+) -> None:
+    described = write(
+        tmp_path / "pairs.jsonl",
+        [
+            {"pair_id": "p1", "topic": "t_x", "title": "T", "a": "one", "b": "two", "gold": "a"},
+            {"pair_id": "p2", "topic": "t_x", "title": "T", "a": "same", "b": "same", "gold": None},
+            {"pair_id": "p3", "topic": "t_x", "title": "T", "a": "three", "b": "four", "gold": "tie"},
+            "oops",
+            {"pair_id": "p1", "topic": "t_x", "title": "T", "a": "other", "b": "two", "gold": "a"},
+        ],
+    )
+    votes = write(
+        tmp_path / "votes.csv",
+        [
+            "pair_id,labeler,vote,cohort,submitted_at,seconds",
+            "p1,u1,a,none,2016,3",
+            "p1,u2,tie,,2016,4",
+            "p2,u1,a,,2016,5",
+            "p9,u1,b,,2016,6",
+            "p1,u1,left,,2016,7",
+            "p1,u1,a,,2016,8",
+        ],
+    )
     receipt = feedback.import_files(workspace, [votes, described] if turned else [described, votes])
-    assert figures(receipt) == (6, 2, 1, 3) and receipt.source == "votes" and receipt.pairs == 2 and receipt.pair_errors == 3
+    assert (
+        figures(receipt) == (6, 2, 1, 3)
+        and receipt.source == "votes"
+        and receipt.pairs == 2
+        and receipt.pair_errors == 3
+    )
     reasons = {(Path(e.file).name, e.line): e.reason for e in receipt.errors}
-    assert "its pair 'p2' was rejected at line 2" in reasons[("votes.csv", 4)] and "no pair with the pair_id 'p9'" in reasons[("votes.csv", 5)]
+    assert (
+        "its pair 'p2' was rejected at line 2" in reasons[("votes.csv", 4)]
+        and "no pair with the pair_id 'p9'" in reasons[("votes.csv", 5)]
+    )
     assert "stands at line 1 already" in reasons[("pairs.jsonl", 5)] and ("pairs.jsonl", 4) in reasons
     with workspace.read() as connection:
         found = {pair.reply_a: (pair, said) for pair, said, _ in feedback.read_pairs(connection)}
@@ -165,14 +208,25 @@ def test_an_erased_person_or_pair_is_not_taken_back(workspace: Workspace, tmp_pa
     pair = Pair.of([Message("user", "question 1")], "good 1", "bad 1")
     keys = [("pair", pair.id, ""), ("labeler", "u2", "x"), ("subject", "s3", "")]
     with workspace.write() as pen:
-        pen.connection.execute(buried.insert(), [{"key": tombstones.key(workspace.key, what, value, source), "what": what, "created_at": "t"}
-                                                 for what, value, source in keys])
-    path = write(tmp_path / "x.jsonl", [row(1), row(2, labeler="u2"), row(3, subject="s3"), row(4, labeler="u4", subject="s4")])
+        pen.connection.execute(
+            buried.insert(),
+            [
+                {"key": tombstones.key(workspace.key, what, value, source), "what": what, "created_at": "t"}
+                for what, value, source in keys
+            ],
+        )
+    path = write(
+        tmp_path / "x.jsonl", [row(1), row(2, labeler="u2"), row(3, subject="s3"), row(4, labeler="u4", subject="s4")]
+    )
     receipt = feedback.import_files(workspace, [path])
     assert figures(receipt) == (4, 1, 0, 3) and all(error.reason.startswith("erased") for error in receipt.errors)
     shared = {"instruction": "i", "response1": "x", "response2": "y", "annotator1": 1, "annotator2": 2}
     with workspace.write() as pen:
-        pen.connection.execute(buried.insert().values(key=tombstones.key(workspace.key, "labeler", "annotator2", "p"), what="labeler", created_at="t"))
+        pen.connection.execute(
+            buried.insert().values(
+                key=tombstones.key(workspace.key, "labeler", "annotator2", "p"), what="labeler", created_at="t"
+            )
+        )
     receipt = feedback.import_files(workspace, [write(tmp_path / "p.jsonl", [shared])])
     assert figures(receipt) == (1, 1, 0, 0) and receipt.judgements == 1
 
@@ -187,14 +241,23 @@ def test_two_ratings_of_one_prompt_become_a_pair_across_imports(workspace: Works
     assert figures(receipt) == (4, 2, 1, 1) and (receipt.pairs, receipt.judgements) == (1, 2)
     with workspace.read() as connection:
         ((pair, said, names),) = feedback.read_pairs(connection)
-    assert {j.labeler: (j.choice, j.strength) for j in said} == {"u1": (pair.side_of("one"), 2), "u2": ("tie", None)} and names == ("survey",)
+    assert {j.labeler: (j.choice, j.strength) for j in said} == {
+        "u1": (pair.side_of("one"), 2),
+        "u2": ("tie", None),
+    } and names == ("survey",)
 
 
 def test_a_thumb_up_and_a_thumb_down_become_a_pair_and_two_alike_dont(workspace: Workspace, tmp_path: Path) -> None:
-    rows = [{"prompt": "q", "reply": reply, "user": user, "thumb": thumb}
-            for user, reply, thumb in (("u1", "one", "up"), ("u1", "two", "down"), ("u2", "one", "up"), ("u2", "two", "up"))]
+    rows = [
+        {"prompt": "q", "reply": reply, "user": user, "thumb": thumb}
+        for user, reply, thumb in (("u1", "one", "up"), ("u1", "two", "down"), ("u2", "one", "up"), ("u2", "two", "up"))
+    ]
     receipt = feedback.import_files(workspace, [write(tmp_path / "x.jsonl", rows)])
-    assert figures(receipt) == (4, 4, 0, 0) and (receipt.format, receipt.comments, receipt.judgements) == ("events", 4, 1)
+    assert figures(receipt) == (4, 4, 0, 0) and (receipt.format, receipt.comments, receipt.judgements) == (
+        "events",
+        4,
+        1,
+    )
     assert count(workspace, comments) == 4
 
 
@@ -208,7 +271,10 @@ def test_consent_and_kind_are_kept_and_rows_cant_widen_them(workspace: Workspace
     assert count(workspace, judgements, judgements.c.consent == "") == 2
 
 
-@pytest.mark.parametrize("words", [{"consent": ("sell",)}, {"kind": "alien"}, {"format": "word"}, {"source": ""}, {"consent": ("none", "train")}])
+@pytest.mark.parametrize(
+    "words",
+    [{"consent": ("sell",)}, {"kind": "alien"}, {"format": "word"}, {"source": ""}, {"consent": ("none", "train")}],
+)
 def test_a_wrong_word_is_wrong_usage(workspace: Workspace, tmp_path: Path, words: dict[str, Any]) -> None:
     with pytest.raises(BadUsage):
         feedback.import_files(workspace, [write(tmp_path / "x.jsonl", [row(1)])], **words)
@@ -216,10 +282,13 @@ def test_a_wrong_word_is_wrong_usage(workspace: Workspace, tmp_path: Path, words
 
 
 def test_a_file_that_fits_no_format_names_the_formats(workspace: Workspace, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="its fields are foo, bar") as refusal:
+    with pytest.raises(BadInput, match="its fields are 'foo', 'bar'") as refusal:
         feedback.import_files(workspace, [write(tmp_path / "x.jsonl", [{"foo": 1, "bar": 2}])])
     assert all(name in refusal.value.fix for name in ("hh", "trl", "votes", "pandalm", "ratings", "events"))
-    mixed = [write(tmp_path / "y.jsonl", [row(1)]), write(tmp_path / "z.jsonl", [{"prompt": "q", "reply": "r", "rating": 1}])]
+    mixed = [
+        write(tmp_path / "y.jsonl", [row(1)]),
+        write(tmp_path / "z.jsonl", [{"prompt": "q", "reply": "r", "rating": 1}]),
+    ]
     with pytest.raises(BadInput, match="the files differ"):
         feedback.import_files(workspace, mixed)
 
@@ -235,7 +304,10 @@ def test_the_hub_that_cant_be_reached_is_a_clear_refusal(workspace: Workspace) -
 def test_an_import_is_in_the_audit_log_from_its_start(workspace: Workspace, tmp_path: Path) -> None:
     receipt = feedback.import_files(workspace, [write(tmp_path / "x.jsonl", [row(1)])])
     with workspace.read() as connection:
-        assert [e["action"] for e in audit.entries(connection, subject=receipt.id)] == ["feedback.import.open", "feedback.import.done"]
+        assert [e["action"] for e in audit.entries(connection, subject=receipt.id)] == [
+            "feedback.import.open",
+            "feedback.import.done",
+        ]
         assert audit.verify(connection) == 3
 
 
@@ -244,10 +316,14 @@ def test_stored_receipts_equal_the_one_that_was_returned(workspace: Workspace, t
     assert feedback.receipts(workspace) == [receipt] == feedback.receipts(workspace, id=receipt.id[:10])
 
 
-def test_a_receipt_lists_a_bounded_number_of_errors_and_stores_all(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_receipt_lists_a_bounded_number_of_errors_and_stores_all(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(intake, "ERRORS_IN_RECEIPT", 7)
     monkeypatch.setattr(intake, "BATCH_ROWS", 5)
-    receipt = feedback.import_files(workspace, [write(tmp_path / "x.jsonl", [row(0), row(1), *["oops"] * 20])], format="trl")
+    receipt = feedback.import_files(
+        workspace, [write(tmp_path / "x.jsonl", [row(0), row(1), *["oops"] * 20])], format="trl"
+    )
     assert figures(receipt) == (22, 2, 0, 20) and len(receipt.errors) == 7
     assert count(workspace, rejected_rows) == 20
 
@@ -264,5 +340,27 @@ def test_real_files_are_accounted_for_to_the_row(workspace: Workspace, shared_da
 @pytest.mark.shared
 @pytest.mark.slow
 def test_the_two_convarg_files_are_one_import(workspace: Workspace, shared_data: Path) -> None:
-    receipt = feedback.import_files(workspace, [shared_data / "convarg_pairs.jsonl.gz", shared_data / "convarg_votes.csv.gz"])
-    assert figures(receipt) == (63_617, 63_486, 76, 55) and receipt.pair_errors == 11 and receipt.source == "convarg_votes"
+    receipt = feedback.import_files(
+        workspace, [shared_data / "convarg_pairs.jsonl.gz", shared_data / "convarg_votes.csv.gz"]
+    )
+    assert (
+        figures(receipt) == (63_617, 63_486, 76, 55) and receipt.pair_errors == 11 and receipt.source == "convarg_votes"
+    )
+
+
+ODD_LINES = [
+    '{"prompt": "q", "chosen": "x", "rejected": "y", "margin": 1e400}',
+    '{"prompt": "q", "chosen": "x", "rejected": "y", "split": "\\ud800"}',
+    '{"prompt": "q", "chosen": "x", "rejected": "y", "id": "\\u0000"}',
+    '{"prompt": "q", "chosen": "x2", "rejected": "y", "note": "\\udfff"}',
+    '{"prompt": "q", "chosen": "x3", "rejected": "y", "labeler": "\\u0000"}',
+    '{"prompt": "q", "chosen": "x4", "rejected": "y", "source": "' + "s" * 201 + '"}',
+    '{"' + "k" * 100_000 + '": 1, "' + "k" * 100_000 + '": 2}',
+    '{"prompt": "q", "chosen": "fine", "rejected": "y", "unknown": "\\ud800"}',
+]
+
+
+def test_odd_values_in_side_columns_cost_their_row_only(workspace: Workspace, tmp_path: Path) -> None:
+    receipt = feedback.import_files(workspace, [write(tmp_path / "x.jsonl", [row(1), *ODD_LINES])], format="trl")
+    assert receipt.accepted + receipt.rejected == receipt.rows == 9 and receipt.accepted >= 2
+    assert all(len(error.reason) < 300 and error.reason.encode("utf-8") for error in receipt.errors)

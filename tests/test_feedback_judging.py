@@ -62,9 +62,23 @@ def test_a_judgement_has_one_successor_by_the_same_labeler_on_the_same_pair(work
     assert in_force(workspace) == [(second, "b")]
 
 
-@pytest.mark.parametrize("change", [{"choice": "c"}, {"kind": "alien"}, {"strength": 4}, {"shown": "left"}, {"seconds": float("nan")},
-                                    {"seconds": -1}, {"acquisition_p": 2}, {"source": ""}, {"labeler": "x" * 201}, {"note": "a\x00"},
-                                    {"note": "\ud800"}, {"reason": "undo"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"choice": "c"},
+        {"kind": "alien"},
+        {"strength": 4},
+        {"shown": "left"},
+        {"seconds": float("nan")},
+        {"seconds": -1},
+        {"acquisition_p": 2},
+        {"source": ""},
+        {"labeler": "x" * 201},
+        {"note": "a\x00"},
+        {"note": "\ud800"},
+        {"reason": "undo"},
+    ],
+)
 def test_a_bad_value_is_refused_in_words(workspace: Workspace, change: dict[str, Any]) -> None:
     feedback.judge(workspace, VOTE, pair=PAIR)
     with pytest.raises(BadInput):
@@ -91,7 +105,11 @@ def test_notes_and_new_pairs_are_masked_and_the_side_follows_its_reply(workspace
 
 def test_an_erased_labeler_cant_judge(workspace: Workspace) -> None:
     with workspace.write() as write:
-        write.connection.execute(buried.insert().values(key=tombstones.key(workspace.key, "labeler", "u1", "web"), what="labeler", created_at="t"))
+        write.connection.execute(
+            buried.insert().values(
+                key=tombstones.key(workspace.key, "labeler", "u1", "web"), what="labeler", created_at="t"
+            )
+        )
     with pytest.raises(Forbidden):
         feedback.judge(workspace, VOTE, pair=PAIR)
     assert feedback.judge(workspace, replace(VOTE, labeler="u2"), pair=PAIR)
@@ -108,4 +126,6 @@ def test_judging_inside_a_transaction_goes_with_it(workspace: Workspace) -> None
 def test_a_judgement_is_in_the_audit_log(workspace: Workspace) -> None:
     id = feedback.judge(workspace, VOTE, pair=PAIR)
     with workspace.read() as connection:
-        assert [entry["actor"] for entry in audit.entries(connection, subject=id, action="feedback.judge")] == ["tester"]
+        assert [entry["actor"] for entry in audit.entries(connection, subject=id, action="feedback.judge")] == [
+            "tester"
+        ]

@@ -19,7 +19,9 @@ def rows_of(path: Path, content: bytes) -> list[Row]:
 
 
 def test_json_lines_keep_their_numbers_past_blank_and_bad_lines(tmp_path: Path) -> None:
-    rows = rows_of(tmp_path / "x.jsonl", b'\xef\xbb\xbf{"a":1}\r\n\n  \n{"a":\n[1]\n{"a":1,"a":2}\n\xff{}\n{"a":NaN}\n7\n{"a":2}')
+    rows = rows_of(
+        tmp_path / "x.jsonl", b'\xef\xbb\xbf{"a":1}\r\n\n  \n{"a":\n[1]\n{"a":1,"a":2}\n\xff{}\n{"a":NaN}\n7\n{"a":2}'
+    )
     assert [row.line for row in rows] == [1, 4, 5, 6, 7, 8, 9, 10]
     assert rows[0].record == {"a": 1} and rows[-1].record == {"a": 2}
     reasons = [row.problem for row in rows[1:-1]]
@@ -47,7 +49,12 @@ def test_a_line_over_the_limit_is_one_bad_row_and_is_never_held(tmp_path: Path) 
 
 def test_a_json_list_gives_items_by_number(tmp_path: Path) -> None:
     rows = rows_of(tmp_path / "x.json", b' [ {"a": "]},{\\""},\n {"a": }, 5, {"b": [1, {"c": 2}]} ]\n')
-    assert [(row.line, row.record) for row in rows] == [(1, {"a": ']},{"'}), (2, None), (3, None), (4, {"b": [1, {"c": 2}]})]
+    assert [(row.line, row.record) for row in rows] == [
+        (1, {"a": ']},{"'}),
+        (2, None),
+        (3, None),
+        (4, {"b": [1, {"c": 2}]}),
+    ]
 
 
 @pytest.mark.parametrize("step", [1, 2, 3, 7])
@@ -75,7 +82,13 @@ def test_a_list_that_is_cut_off_says_what_is_lost(tmp_path: Path) -> None:
 
 def test_csv_records_keep_the_line_that_they_begin_at(tmp_path: Path) -> None:
     rows = rows_of(tmp_path / "x.csv", b'a,b\n1,"two\nlines"\n\n3,4,5\n6\n\xff,7\n8,9\n')
-    assert [(row.line, row.record) for row in rows] == [(2, {"a": "1", "b": "two\nlines"}), (5, None), (6, None), (7, None), (8, {"a": "8", "b": "9"})]
+    assert [(row.line, row.record) for row in rows] == [
+        (2, {"a": "1", "b": "two\nlines"}),
+        (5, None),
+        (6, None),
+        (7, None),
+        (8, {"a": "8", "b": "9"}),
+    ]
     assert rows[1].problem == "3 columns where the header has 2" and rows[3].problem == "not UTF-8"
 
 
@@ -115,7 +128,11 @@ def test_a_damaged_gzip_gives_what_is_whole_and_one_row_that_says_so(tmp_path: P
     import random
 
     draw = random.Random(0)
-    lines = [b'{"a":"%d"}' % draw.getrandbits(900) for _ in range(2000)] if "jsonl" in name else [b"a,b"] + [b"%d,1" % draw.getrandbits(900) for _ in range(2000)]
+    lines = (
+        [b'{"a":"%d"}' % draw.getrandbits(900) for _ in range(2000)]
+        if "jsonl" in name
+        else [b"a,b"] + [b"%d,1" % draw.getrandbits(900) for _ in range(2000)]
+    )
     packed = gzip.compress(b"\n".join(lines))
     rows = rows_of(tmp_path / name, packed[: len(packed) // 2])
     assert len(rows) > 500 and all(row.record for row in rows[:-1])

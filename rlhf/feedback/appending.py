@@ -1,4 +1,6 @@
-"""Appending: pairs, their sources and judgements as table rows, and what is there already. The one place that writes them."""
+"""Appending: pairs, their sources and judgements as table rows, and what is there already. The one place that writes
+them.
+"""
 
 from __future__ import annotations
 
@@ -19,8 +21,15 @@ _CHUNK = 500
 
 def once(judgement: Judgement) -> str:
     """What makes a judgement the same one again: pair, source, labeler, choice and what it supersedes."""
-    return digest_of({"pair": judgement.pair_id, "source": judgement.source, "labeler": judgement.labeler,
-                      "choice": judgement.choice, "supersedes": judgement.supersedes})
+    return digest_of(
+        {
+            "pair": judgement.pair_id,
+            "source": judgement.source,
+            "labeler": judgement.labeler,
+            "choice": judgement.choice,
+            "supersedes": judgement.supersedes,
+        }
+    )
 
 
 def existing(connection: Connection, column: Column[Any], values: Iterable[str]) -> set[str]:
@@ -35,17 +44,34 @@ def existing(connection: Connection, column: Column[Any], values: Iterable[str])
 def add_pairs(write: Write, new: Sequence[Pair], at: str) -> int:
     """Insert the pairs that aren't there; returns how many were new."""
     rows = {pair.id: pair for pair in new}
-    return write.insert_new(pairs, [
-        {"id": pair.id, "prompt": json.dumps([turn.as_json() for turn in pair.prompt], ensure_ascii=False), "reply_a": pair.reply_a,
-         "reply_b": pair.reply_b, "group_digest": pair.group, "created_at": at, "erased_at": None} for pair in rows.values()])
+    return write.insert_new(
+        pairs,
+        [
+            {
+                "id": pair.id,
+                "prompt": json.dumps([turn.as_json() for turn in pair.prompt], ensure_ascii=False),
+                "reply_a": pair.reply_a,
+                "reply_b": pair.reply_b,
+                "group_digest": pair.group,
+                "created_at": at,
+                "erased_at": None,
+            }
+            for pair in rows.values()
+        ],
+    )
 
 
-def add_sources(write: Write, entries: Iterable[tuple[str, str, str | None, Mapping[str, Any]]], import_id: str | None) -> int:
+def add_sources(
+    write: Write, entries: Iterable[tuple[str, str, str | None, Mapping[str, Any]]], import_id: str | None
+) -> int:
     """Insert (pair id, source, subject, details) where the pair hasn't that source yet."""
     rows: dict[tuple[str, str], dict[str, Any]] = {}
     for pair_id, source, subject, details in entries:
         text = json.dumps(dict(details), ensure_ascii=False, sort_keys=True) if details else None
-        rows.setdefault((pair_id, source), {"pair_id": pair_id, "source": source, "subject": subject, "details": text, "import_id": import_id})
+        rows.setdefault(
+            (pair_id, source),
+            {"pair_id": pair_id, "source": source, "subject": subject, "details": text, "import_id": import_id},
+        )
     return write.insert_new(pair_sources, list(rows.values()))
 
 
@@ -57,8 +83,27 @@ def add_judgements(write: Write, new: Mapping[str, Judgement], import_id: str | 
 def judgement_row(judgement: Judgement, name: str, actor: str, import_id: str | None, at: str) -> dict[str, Any]:
     """The table row of a judgement, under a new id."""
     j = judgement
-    return {"id": new_id(), "digest": j.digest, "once": name, "pair_id": j.pair_id, "choice": j.choice, "source": j.source,
-            "labeler": j.labeler, "kind": j.kind, "strength": j.strength, "seconds": j.seconds, "shown": j.shown, "note": j.note,
-            "reason": j.reason, "guideline": j.guideline, "consent": as_column(j.consent), "acquisition_p": j.acquisition_p,
-            "cohort": j.cohort, "submitted_at": j.submitted_at, "supersedes": j.supersedes, "actor": actor, "import_id": import_id,
-            "created_at": at}
+    return {
+        "id": new_id(),
+        "digest": j.digest,
+        "once": name,
+        "pair_id": j.pair_id,
+        "choice": j.choice,
+        "source": j.source,
+        "labeler": j.labeler,
+        "kind": j.kind,
+        "strength": j.strength,
+        "seconds": j.seconds,
+        "shown": j.shown,
+        "note": j.note,
+        "reason": j.reason,
+        "guideline": j.guideline,
+        "consent": as_column(j.consent),
+        "acquisition_p": j.acquisition_p,
+        "cohort": j.cohort,
+        "submitted_at": j.submitted_at,
+        "supersedes": j.supersedes,
+        "actor": actor,
+        "import_id": import_id,
+        "created_at": at,
+    }

@@ -1,4 +1,5 @@
-"""CSV records with the line that each begins at, out of numbered lines; a stray quote costs one row and not the rest of the file.
+"""CSV records with the line that each begins at, out of numbered lines; a stray quote costs one row and not the rest
+of the file.
 
 The delimiter is the one of comma, semicolon and tab that the header has most of. Quoted cells may span lines.
 """
@@ -13,15 +14,23 @@ from rlhf.errors import BadInput
 
 NumberedLine = tuple[int, bytes, str]  # number, bytes, problem
 _FORMULA = ("'=", "'+", "'-", "'@")
-_GUARDED = {"labeler", "source", "cohort", "note"}  # what `feedback export` guards with a quote before a formula's first sign
+_GUARDED = {
+    "labeler",
+    "source",
+    "cohort",
+    "note",
+}  # what `feedback export` guards with a quote before a formula's first sign
 
 
 class _Unusable(Exception):
     """The record can't be read on: an oversized or damaged line, or too much since a quote was opened."""
 
 
-def csv_records(lines: Iterable[NumberedLine], name: str, limit: int) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
-    """(first line, record by the header's names, '') or (first line, None, problem). Raises BadInput on an unusable header.
+def csv_records(
+    lines: Iterable[NumberedLine], name: str, limit: int
+) -> Iterator[tuple[int, dict[str, Any] | None, str]]:
+    """(first line, record by the header's names, '') or (first line, None, problem). Raises BadInput on an unusable
+    header.
 
     limit: bytes of one record.
     """
@@ -48,7 +57,9 @@ def csv_records(lines: Iterable[NumberedLine], name: str, limit: int) -> Iterato
 
 
 def _cells(lines: Iterable[NumberedLine], limit: int) -> Iterator[tuple[int, list[str] | None, int, str]]:
-    """(first line, cells or None, last line, problem). After an error reading goes on at the line after the record's first."""
+    """(first line, cells or None, last line, problem). After an error reading goes on at the line after the record's
+    first.
+    """
     csv.field_size_limit(limit)  # the module's own limit is 128 KB a cell, for the whole process
     feed = _Feed(lines, limit)
     delimiter = feed.delimiter()
@@ -66,7 +77,9 @@ def _cells(lines: Iterable[NumberedLine], limit: int) -> Iterator[tuple[int, lis
         line, last = feed.taken[0][0], feed.taken[-1][0]
         if problem:
             feed.read_again()
-        elif cells and any("\udc80" <= character <= "\udcff" for cell in cells if not cell.isascii() for character in cell):
+        elif cells and any(
+            "\udc80" <= character <= "\udcff" for cell in cells if not cell.isascii() for character in cell
+        ):
             problem = "not UTF-8"
         if problem or cells:
             yield line, None if problem else cells, last, problem

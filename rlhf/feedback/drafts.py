@@ -1,7 +1,7 @@
 """Drafts: what a format makes of one raw record, before anything is masked, named or stored.
 
-A format speaks of the replies in its own order, `first` and `second`; which of them becomes `a` is decided by their digests
-later, after personal data has been replaced. A record that can't be taken raises `Rejected` with the reason.
+A format speaks of the replies in its own order, `first` and `second`; which of them becomes `a` is decided by their
+digests later, after personal data has been replaced. A record that can't be taken raises `Rejected` with the reason.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ class Rejected(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """One labeler's choice, in the source's own order of replies. What is None takes the import's value, or stays unknown."""
+    """One labeler's choice, in the source's own order of replies. What is None takes the import's value, or stays
+    unknown.
+    """
 
     side: Side
     labeler: str | None = None
@@ -60,7 +62,8 @@ class KeyedVote:
 
 @dataclass(frozen=True, slots=True)
 class Rating:
-    """One labeler's rating of one reply. signal: what was asked, such as `rating:1-5` or `thumb`; equal signals compare.
+    """One labeler's rating of one reply. signal: what was asked, such as `rating:1-5` or `thumb`; equal signals
+    compare.
 
     value: on the signal's scale; a thumb is +1 or -1. Two ratings of one prompt by one labeler become a pair.
     """

@@ -1,8 +1,8 @@
 """Exporting: judgements as TRL rows, one row each, and what TRL rows can't say in a file beside it.
 
-`pairs.jsonl` gets prompt, chosen, rejected (messages), labeler, source, kind and what else is known; ties, both_bad, skips and pairs
-that nobody judged go to `pairs.undecided.jsonl` as prompt, reply_a, reply_b, choice. Both files import again to the same pairs.
-A file is written whole beside its place and then moved there.
+`pairs.jsonl` gets prompt, chosen, rejected (messages), labeler, source, kind and what else is known; ties, both_bad,
+skips and pairs that nobody judged go to `pairs.undecided.jsonl` as prompt, reply_a, reply_b, choice. Both files
+import again to the same pairs. A file is written whole beside its place and then moved there.
 """
 
 from __future__ import annotations
@@ -40,36 +40,58 @@ class Sink(Protocol):
 def export(workspace: Workspace, path: str | Path, *, source: str | None = None) -> dict[str, Any]:
     """Write the judgements in force to `path` (.jsonl, .csv, also .gz; .parquet) and what is undecided beside it.
 
-    Returns counts: decided, tie, both_bad, skip, unjudged, pairs, and the two files' names. Raises BadUsage on another ending,
-    NotFound where there is nothing to export, BadInput where the file can't be written.
+    Returns counts: decided, tie, both_bad, skip, unjudged, pairs, and the two files' names. Raises BadUsage on
+    another ending, NotFound where there is nothing to export, BadInput where the file can't be written.
     """
     target = Path(path)
     ending = next((e for e in sorted(_ENDINGS, key=len, reverse=True) if target.name.lower().endswith(e)), None)
     if ending is None:
-        raise BadUsage(f"{target.name} has no ending that says how to write it", fix=f"end it in one of {', '.join(_ENDINGS)}")
-    beside = target.with_name(target.name[: -len(ending)] + ".undecided.jsonl" + (".gz" if ending.endswith(".gz") else ""))
+        raise BadUsage(
+            f"{target.name} has no ending that says how to write it", fix=f"end it in one of {', '.join(_ENDINGS)}"
+        )
+    beside = target.with_name(
+        target.name[: -len(ending)] + ".undecided.jsonl" + (".gz" if ending.endswith(".gz") else "")
+    )
     counts: Counter[str] = Counter(decided=0, tie=0, both_bad=0, skip=0, unjudged=0, pairs=0)
     try:
-        with _whole(target) as new, _whole(beside) as new_beside, _sink(new, ending) as decided, _sink(new_beside, beside.name) as undecided, \
-                workspace.read() as connection:
+        with (
+            _whole(target) as new,
+            _whole(beside) as new_beside,
+            _sink(new, ending) as decided,
+            _sink(new_beside, beside.name) as undecided,
+            workspace.read() as connection,
+        ):
             for pair, judgements, names in read_pairs(connection, sources=(source,) if source is not None else ()):
                 counts["pairs"] += 1
                 _write_pair(pair, judgements, names, decided, undecided, counts)
             if not counts["pairs"]:
-                raise NotFound("there are no pairs to export" + (f" from a source '{source}'" if source else ""),
-                               fix="see: rlhf feedback list")
+                raise NotFound(
+                    "there are no pairs to export" + (f" from a source '{source}'" if source else ""),
+                    fix="see: rlhf feedback list",
+                )
     except OSError as error:
-        raise BadInput(f"{target} can't be written: {error.strerror or error}", fix="check the folder, its permissions and the free space") from None
+        raise BadInput(
+            f"{target} can't be written: {error.strerror or error}",
+            fix="check the folder, its permissions and the free space",
+        ) from None
     with workspace.write() as write:  # data left the workspace: that is worth a line
         write.audit("feedback.export", target.name, {"source": source, **counts})
     return {**counts, "file": str(target), "undecided_file": str(beside)}
 
 
-def _write_pair(pair: Pair, judgements: tuple[Judgement, ...], names: tuple[str, ...], decided: Sink, undecided: Sink,
-                counts: Counter[str]) -> None:
+def _write_pair(
+    pair: Pair,
+    judgements: tuple[Judgement, ...],
+    names: tuple[str, ...],
+    decided: Sink,
+    undecided: Sink,
+    counts: Counter[str],
+) -> None:
     prompt = [turn.as_json() for turn in pair.prompt]
     for j in judgements:
-        about = {name: getattr(j, name) for name in _EXTRA if name != "consent"} | {"consent": as_column(j.consent) or "none"}
+        about = {name: getattr(j, name) for name in _EXTRA if name != "consent"} | {
+            "consent": as_column(j.consent) or "none"
+        }
         if j.choice in ("a", "b"):
             won, lost = (pair.reply_a, pair.reply_b) if j.choice == "a" else (pair.reply_b, pair.reply_a)
             # The order shown is told for the row's own order, chosen first.
@@ -77,11 +99,20 @@ def _write_pair(pair: Pair, judgements: tuple[Judgement, ...], names: tuple[str,
             decided.add({"prompt": prompt, "chosen": _assistant(won), "rejected": _assistant(lost), **about})
             counts["decided"] += 1
         else:
-            undecided.add({"prompt": prompt, "reply_a": pair.reply_a, "reply_b": pair.reply_b, "choice": j.choice, **about})
+            undecided.add(
+                {"prompt": prompt, "reply_a": pair.reply_a, "reply_b": pair.reply_b, "choice": j.choice, **about}
+            )
             counts[j.choice] += 1
     if not judgements:
-        undecided.add({"prompt": prompt, "reply_a": pair.reply_a, "reply_b": pair.reply_b, "choice": None,
-                       "source": names[0] if names else None})
+        undecided.add(
+            {
+                "prompt": prompt,
+                "reply_a": pair.reply_a,
+                "reply_b": pair.reply_b,
+                "choice": None,
+                "source": names[0] if names else None,
+            }
+        )
         counts["unjudged"] += 1
 
 
@@ -146,7 +177,13 @@ class _Parquet:
         import pyarrow.parquet
 
         turns = pyarrow.list_(pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string())]))
-        kinds = {"prompt": turns, "chosen": turns, "rejected": turns, "strength": pyarrow.int64(), "seconds": pyarrow.float64()}
+        kinds = {
+            "prompt": turns,
+            "chosen": turns,
+            "rejected": turns,
+            "strength": pyarrow.int64(),
+            "seconds": pyarrow.float64(),
+        }
         self._schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in _DECIDED])
         self._writer = pyarrow.parquet.ParquetWriter(path, self._schema)
         self._table = pyarrow.Table

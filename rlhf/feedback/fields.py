@@ -1,6 +1,7 @@
 """Fields: one value out of a raw record, checked, or `Rejected` with the field's name and what is wrong with it.
 
-Every text that may be stored passes `check_text`: PostgreSQL takes no NUL, UTF-8 no lone surrogate, and a page no 10 MB field.
+Every text that may be stored passes `check_text`: PostgreSQL takes no NUL, UTF-8 no lone surrogate, and a page no 10
+MB field.
 """
 
 from __future__ import annotations
@@ -15,8 +16,15 @@ from rlhf.records import CONSENT_SCOPES, ROLES, Message
 
 MAX_FIELD_BYTES = 1_000_000  # of UTF-8, one field
 _MAX_NAME = 200  # characters of a labeler, source or cohort: the columns' width
-_KINDS = {str: "text", bool: "true or false", int: "a number", float: "a number", list: "a list", dict: "an object",
-          type(None): "null"}
+_KINDS = {
+    str: "text",
+    bool: "true or false",
+    int: "a number",
+    float: "a number",
+    list: "a list",
+    dict: "an object",
+    type(None): "null",
+}
 
 
 def check_text(name: str, value: Any) -> str:
@@ -46,7 +54,10 @@ def filled(name: str, value: Any) -> str:
 
 def key_of(record: Mapping[str, Any], names: Sequence[str]) -> str | None:
     """Which of these names the record has; the first wins."""
-    return next((name for name in names if name in record), None)
+    for name in names:
+        if name in record:
+            return name
+    return None
 
 
 def required(record: Mapping[str, Any], names: Sequence[str]) -> tuple[str, Any]:
@@ -90,9 +101,12 @@ def number(record: Mapping[str, Any], names: Sequence[str], *, least: float = -m
             raise ValueError
         found = float(value)
     except (ValueError, OverflowError):
-        raise Rejected(f"'{name}' is {_shown(value)}, not a number") from None
+        raise Rejected(f"'{name}' is {brief(value)}, not a number") from None
     if not math.isfinite(found) or found < least:
-        raise Rejected(f"'{name}' is {_shown(value)}; wanted is a finite number" + (f" of at least {least:g}" if least > -math.inf else ""))
+        raise Rejected(
+            f"'{name}' is {brief(value)}; wanted is a finite number"
+            + (f" of at least {least:g}" if least > -math.inf else "")
+        )
     return found
 
 
@@ -104,7 +118,7 @@ def consent_of(record: Mapping[str, Any]) -> tuple[str, ...] | None:
     words = value if isinstance(value, list) else str(value).split(",")
     scopes = {str(word).strip() for word in words} - {"", "none"}
     if unknown := scopes - set(CONSENT_SCOPES):
-        raise Rejected(f"'consent' names {_shown(min(unknown))}, not {', '.join(CONSENT_SCOPES)} or none")
+        raise Rejected(f"'consent' names {brief(min(unknown))}, not {', '.join(CONSENT_SCOPES)} or none")
     return tuple(sorted(scopes))
 
 
@@ -141,13 +155,18 @@ def messages_of(name: str, value: Any) -> tuple[Message, ...]:
         if not isinstance(item, Mapping) or "role" not in item or "content" not in item:
             raise Rejected(f"'{name}' message {number} is no object with 'role' and 'content'")
         if item["role"] not in ROLES:
-            raise Rejected(f"'{name}' message {number} has the role {_shown(item['role'])}, not {', '.join(ROLES)}")
+            raise Rejected(f"'{name}' message {number} has the role {brief(item['role'])}, not {', '.join(ROLES)}")
         turns.append(Message(item["role"], filled(f"{name}' message {number} '{item['role']}", item["content"])))
     return tuple(turns)
 
 
-_MAY_FOLLOW = {"": ("system", "user"), "system": ("user",), "user": ("assistant",), "assistant": ("user", "tool"),
-               "tool": ("assistant", "tool")}
+_MAY_FOLLOW = {
+    "": ("system", "user"),
+    "system": ("user",),
+    "user": ("assistant",),
+    "assistant": ("user", "tool"),
+    "tool": ("assistant", "tool"),
+}
 
 
 def check_order(name: str, turns: Sequence[Message]) -> None:
@@ -160,11 +179,24 @@ def check_order(name: str, turns: Sequence[Message]) -> None:
         before = turn.role
 
 
+def details_of(record: Mapping[str, Any], names: Sequence[str]) -> dict[str, str | int | float]:
+    """Those of these fields that are plain values, checked: what is kept beside a pair and decides nothing."""
+    found: dict[str, str | int | float] = {}
+    for name in names:
+        value = record.get(name)
+        if isinstance(value, str):
+            found[name] = check_text(name, value)
+        elif isinstance(value, int) or (isinstance(value, float) and math.isfinite(value)):
+            found[name] = value
+    return found
+
+
 def shown_of(record: Mapping[str, Any]) -> Literal["first", "second"] | None:
     """Which reply stood left, where the record says so as 'ab' or 'ba'."""
     return {"ab": "first", "ba": "second"}.get(str(record.get("shown")))  # type: ignore[return-value]
 
 
-def _shown(value: Any) -> str:
+def brief(value: Any) -> str:
+    """A value in an error: escaped, so that it can be printed, and short."""
     text = repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

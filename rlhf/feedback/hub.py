@@ -52,10 +52,14 @@ def numbered(records: Iterable[Any]) -> Iterator[Row]:
 
 
 def open_hub(name: str) -> HubInput:
-    """Resolve a hub id to a commit. Raises BadUsage on a malformed id, BadInput where the hub or the set can't be reached."""
+    """Resolve a hub id to a commit. Raises BadUsage on a malformed id, BadInput where the hub or the set can't be
+    reached.
+    """
     found = _ID.fullmatch(name)
     if not found:
-        raise BadUsage(f"'{name}' is no hub id", fix="write hub:owner/name, hub:owner/name@revision or hub:owner/name:split")
+        raise BadUsage(
+            f"'{name}' is no hub id", fix="write hub:owner/name, hub:owner/name@revision or hub:owner/name:split"
+        )
     from huggingface_hub import HfApi
 
     try:
@@ -67,5 +71,7 @@ def open_hub(name: str) -> HubInput:
 
 def _unreachable(name: str, error: Exception) -> BadInput:
     reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-    return BadInput(f"{name} can't be read from the hub: {reason}",
-                    fix="check the id, the network and HF_TOKEN; or download the files and import those")
+    return BadInput(
+        f"{name} can't be read from the hub: {reason}",
+        fix="check the id, the network and HF_TOKEN; or download the files and import those",
+    )

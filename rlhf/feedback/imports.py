@@ -1,7 +1,7 @@
 """Imports: files in, a receipt out. The main road of the room.
 
-A source is named by the user, else by the content: the same content as an earlier import's takes that import's source, so a renamed
-copy adds nothing; else by the first judgement file's name without its endings.
+A source is named by the user, else by the content: the same content as an earlier import's takes that import's
+source, so a renamed copy adds nothing; else by the first judgement file's name without its endings.
 """
 
 from __future__ import annotations
@@ -47,9 +47,11 @@ class Refused(BadInput):
 
     def __init__(self, receipt: Receipt) -> None:
         first = receipt.errors[0]
-        super().__init__(f"refused: {first.file} line {first.line}: {first.reason}" + (
-            f" (and {len(receipt.errors) - 1:,} more bad rows)" if len(receipt.errors) > 1 else ""),
-            fix="mend the rows, or import without --strict: the good rows go in and the bad ones are listed")
+        super().__init__(
+            f"refused: {first.file} line {first.line}: {first.reason}"
+            + (f" (and {len(receipt.errors) - 1:,} more bad rows)" if len(receipt.errors) > 1 else ""),
+            fix="mend the rows, or import without --strict: the good rows go in and the bad ones are listed",
+        )
         self.receipt = receipt
 
     def as_json(self) -> dict[str, Any]:
@@ -69,9 +71,10 @@ def import_files(
 ) -> Receipt:
     """Import feedback files, or `hub:owner/name[@revision][:split]`, and account for every row.
 
-    Files that belong together (pairs and votes on them) are one call, in any order. on_progress is told the rows so far after
-    each batch. Raises BadInput on a file that can't be read or fits no format, Refused (strict) on any bad row, BadUsage on a
-    wrong word, Interrupted after Ctrl-C: what was in stays in, and the same call again counts it as duplicates.
+    Files that belong together (pairs and votes on them) are one call, in any order. on_progress is told the rows so
+    far after each batch. Raises BadInput on a file that can't be read or fits no format, Refused (strict) on any bad
+    row, BadUsage on a wrong word, Interrupted after Ctrl-C: what was in stays in, and the same call again counts it
+    as duplicates.
     """
     allowed = scopes(consent)
     if kind not in KINDS:
@@ -97,13 +100,17 @@ def import_files(
         _read_all(intake, form, described, voted)
         intake.flush("done")
     except KeyboardInterrupt:
-        raise Interrupted(f"interrupted after {intake.counts['rows']:,} rows: {intake.counts['accepted']:,} are in",
-                          fix="run the same import again: what is in counts as duplicate") from None
+        raise Interrupted(
+            f"interrupted after {intake.counts['rows']:,} rows: {intake.counts['accepted']:,} are in",
+            fix="run the same import again: what is in counts as duplicate",
+        ) from None
     return _filled(receipt, intake, "done")
 
 
 def receipts(workspace: Workspace, *, id: str | None = None, errors: int = 20) -> list[Receipt]:
-    """The receipts of all imports, newest first, or of the one whose id begins with `id`; at most `errors` bad rows each."""
+    """The receipts of all imports, newest first, or of the one whose id begins with `id`; at most `errors` bad rows
+    each.
+    """
     query = select(imports).order_by(imports.c.created_at.desc(), imports.c.id.desc())
     if id is not None:
         query = query.where(imports.c.id.startswith(id, autoescape=True))
@@ -113,12 +120,28 @@ def receipts(workspace: Workspace, *, id: str | None = None, errors: int = 20) -
             raise NotFound(f"{len(rows)} imports have an id that begins with '{id}'", fix="see: rlhf feedback receipts")
         found = []
         for row in rows:
-            bad = connection.execute(select(rejected_rows).where(rejected_rows.c.import_id == row.id)
-                                     .order_by(rejected_rows.c.file, rejected_rows.c.line).limit(errors))
+            bad = connection.execute(
+                select(rejected_rows)
+                .where(rejected_rows.c.import_id == row.id)
+                .order_by(rejected_rows.c.file, rejected_rows.c.line)
+                .limit(errors)
+            )
             details = json.loads(row.details)
-            found.append(Receipt(row.id, row.source, tuple(file["name"] for file in json.loads(row.files)), row.format, row.rows,
-                                 row.accepted, row.duplicates, row.rejected,
-                                 tuple(RejectedRow(b.file, b.line, b.reason) for b in bad), state=row.state, **details))
+            found.append(
+                Receipt(
+                    row.id,
+                    row.source,
+                    tuple(file["name"] for file in json.loads(row.files)),
+                    row.format,
+                    row.rows,
+                    row.accepted,
+                    row.duplicates,
+                    row.rejected,
+                    tuple(RejectedRow(b.file, b.line, b.reason) for b in bad),
+                    state=row.state,
+                    **details,
+                )
+            )
     return found
 
 
@@ -134,7 +157,13 @@ def _read_all(intake: Intake, form: formats.Format, described: Sequence[Input], 
                 try:
                     draft = form.read(row.record)
                 except Rejected as verdict:
-                    intake.reject(file.name, row.line, str(verdict), form.key(row.record) if pairs_only else None, counted=not pairs_only)
+                    intake.reject(
+                        file.name,
+                        row.line,
+                        str(verdict),
+                        form.key(row.record) if pairs_only else None,
+                        counted=not pairs_only,
+                    )
                     continue
                 intake.take(file.name, row.line, draft)
     finally:
@@ -149,7 +178,10 @@ def _opened(paths: Sequence[str | Path], format: str | None) -> list[Any]:
         raise BadUsage("no file to import", fix="name a file, for instance: rlhf feedback import votes.jsonl")
     if twice := [name for name in names if names.count(name) > 1]:
         raise BadUsage(f"{twice[0]} is named twice", fix="name each file once")
-    return [open_hub(str(path)) if name.startswith(HUB) else open_input(str(path)) for name, path in zip(names, paths, strict=True)]
+    return [
+        open_hub(str(path)) if name.startswith(HUB) else open_input(str(path))
+        for name, path in zip(names, paths, strict=True)
+    ]
 
 
 def _begin(workspace: Workspace, files: Sequence[Input], form: str, defaults: Defaults) -> str:
@@ -157,11 +189,34 @@ def _begin(workspace: Workspace, files: Sequence[Input], form: str, defaults: De
     import_id = new_id()
     listed = [{"name": file.name, "sha256": file.sha256, "bytes": file.n_bytes} for file in files]
     with workspace.write() as write:
-        write.connection.execute(imports.insert().values(
-            id=import_id, source=defaults.source, files=json.dumps(listed, ensure_ascii=False), content=_content(files), format=form,
-            rows=0, accepted=0, duplicates=0, rejected=0, details="{}", state="open", actor=write.actor, created_at=now_text()))
-        write.audit("feedback.import.open", import_id, {"source": defaults.source, "format": form, "files": listed,
-                                                        "consent": list(defaults.consent), "kind": defaults.kind})
+        write.connection.execute(
+            imports.insert().values(
+                id=import_id,
+                source=defaults.source,
+                files=json.dumps(listed, ensure_ascii=False),
+                content=_content(files),
+                format=form,
+                rows=0,
+                accepted=0,
+                duplicates=0,
+                rejected=0,
+                details="{}",
+                state="open",
+                actor=write.actor,
+                created_at=now_text(),
+            )
+        )
+        write.audit(
+            "feedback.import.open",
+            import_id,
+            {
+                "source": defaults.source,
+                "format": form,
+                "files": listed,
+                "consent": list(defaults.consent),
+                "kind": defaults.kind,
+            },
+        )
     return import_id
 
 
@@ -172,7 +227,11 @@ def _content(files: Iterable[Input]) -> str:
 def _earlier_source(workspace: Workspace, files: Sequence[Input]) -> str | None:
     """The source of the first import that held all of these contents, under whatever names."""
     wanted = {file.sha256 for file in files}
-    query = select(imports.c.source, imports.c.files).where(imports.c.state != "refused").order_by(imports.c.created_at, imports.c.id)
+    query = (
+        select(imports.c.source, imports.c.files)
+        .where(imports.c.state != "refused")
+        .order_by(imports.c.created_at, imports.c.id)
+    )
     with workspace.read() as connection:
         for row in connection.execute(query):
             if wanted <= {file["sha256"] for file in json.loads(row.files)}:
@@ -198,6 +257,17 @@ def _checked(source: str) -> str:
 
 def _filled(receipt: Receipt, intake: Intake, state: str) -> Receipt:
     counts = intake.counts
-    return replace(receipt, rows=counts["rows"], accepted=counts["accepted"], duplicates=counts["duplicates"], rejected=counts["rejected"],
-                   errors=tuple(intake.errors[:ERRORS_IN_RECEIPT]), pairs=counts["pairs"], comments=counts["comments"],
-                   masked=dict(sorted(intake.masked.items())), judgements=counts["judgements"], pair_errors=counts["pair_errors"], state=state)
+    return replace(
+        receipt,
+        rows=counts["rows"],
+        accepted=counts["accepted"],
+        duplicates=counts["duplicates"],
+        rejected=counts["rejected"],
+        errors=tuple(intake.errors[:ERRORS_IN_RECEIPT]),
+        pairs=counts["pairs"],
+        comments=counts["comments"],
+        masked=dict(sorted(intake.masked.items())),
+        judgements=counts["judgements"],
+        pair_errors=counts["pair_errors"],
+        state=state,
+    )

@@ -1,7 +1,8 @@
 """Intake: the one door for the rows of an import. Every row is accepted, a duplicate or rejected, exactly once.
 
-Rows are checked and masked as they come and stored a batch a transaction: what a batch acknowledged survives a crash, and running
-the import again finds it as duplicates. A batch holds at most `BATCH_ROWS` rows and about `BATCH_CHARS` of text.
+Rows are checked and masked as they come and stored a batch a transaction: what a batch acknowledged survives a crash,
+and running the import again finds it as duplicates. A batch holds at most `BATCH_ROWS` rows and about `BATCH_CHARS`
+of text.
 """
 
 from __future__ import annotations
@@ -29,10 +30,19 @@ ERRORS_IN_RECEIPT = 1_000  # all are stored; a receipt shows this many
 class Intake:
     """One import under way. trial: look at every row and store nothing but what is wrong (`--strict`)."""
 
-    def __init__(self, workspace: Workspace, import_id: str, defaults: Defaults, *, trial: bool = False,
-                 on_progress: Callable[[int], None] | None = None) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        import_id: str,
+        defaults: Defaults,
+        *,
+        trial: bool = False,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> None:
         self.workspace, self.import_id, self.defaults, self.trial = workspace, import_id, defaults, trial
-        self.counts: Counter[str] = Counter()  # rows, accepted, duplicates, rejected, pairs, judgements, comments, pair_errors
+        self.counts: Counter[str] = (
+            Counter()
+        )  # rows, accepted, duplicates, rejected, pairs, judgements, comments, pair_errors
         self.masked: Counter[str] = Counter()
         self.errors: list[RejectedRow] = []
         self.keys = KeyIndex()
@@ -46,8 +56,13 @@ class Intake:
         try:
             ready = self._resolved(file, line, draft)
         except Rejected as verdict:
-            self.reject(file, line, str(verdict), draft.key if isinstance(draft, PairDraft) else None,
-                        counted=not isinstance(draft, PairDraft) or bool(draft.votes))
+            self.reject(
+                file,
+                line,
+                str(verdict),
+                draft.key if isinstance(draft, PairDraft) else None,
+                counted=not isinstance(draft, PairDraft) or bool(draft.votes),
+            )
             return
         self._batch.append(ready)
         self._chars += _size(draft)
@@ -57,7 +72,9 @@ class Intake:
     def reject(self, file: str, line: int, reason: str, key: str | None = None, *, counted: bool = True) -> None:
         """One row that isn't taken; votes that name its key are told where it was."""
         if key is not None:
-            self.keys.put(key, Known("", False, line, f"its pair {key!r} was rejected at line {line} of {file}: {reason}"))
+            self.keys.put(
+                key, Known("", False, line, f"its pair {key!r} was rejected at line {line} of {file}: {reason}")
+            )
         self._note(RejectedRow(file, line, reason), counted)
         if len(self._rejected) >= BATCH_ROWS:
             self.flush()
@@ -68,11 +85,20 @@ class Intake:
         try:
             with self.workspace.write() as write:
                 self._store(write, self._batch)
-                write.insert_new(rejected_rows, [{"import_id": self.import_id, "file": row.file[-500:], "line": row.line,
-                                                  "reason": row.reason} for row in self._rejected])
-                write.connection.execute(imports.update().where(imports.c.id == self.import_id).values(state=state, **self.columns()))
+                write.insert_new(
+                    rejected_rows,
+                    [
+                        {"import_id": self.import_id, "file": row.file[-500:], "line": row.line, "reason": row.reason}
+                        for row in self._rejected
+                    ],
+                )
+                write.connection.execute(
+                    imports.update().where(imports.c.id == self.import_id).values(state=state, **self.columns())
+                )
                 if state != "open":
-                    write.audit(f"feedback.import.{state}", self.import_id, {**self.columns(), "source": self.defaults.source})
+                    write.audit(
+                        f"feedback.import.{state}", self.import_id, {**self.columns(), "source": self.defaults.source}
+                    )
         except BaseException:  # nothing of it is stored: what the user is told must not count it
             self.counts, self.masked = before[:2]
             del self.errors[before[2] :], self._rejected[before[3] :]
@@ -83,16 +109,21 @@ class Intake:
 
     def refuse(self) -> None:
         """Close a trial that found something: every row is rejected, since none is taken."""
-        self.counts.update(accepted=-self.counts["accepted"], duplicates=-self.counts["duplicates"],
-                           rejected=self.counts["rows"] - self.counts["rejected"])
+        self.counts.update(
+            accepted=-self.counts["accepted"],
+            duplicates=-self.counts["duplicates"],
+            rejected=self.counts["rows"] - self.counts["rejected"],
+        )
         self.masked.clear()
         self.flush("refused")
 
     def columns(self) -> dict[str, Any]:
         """The counts as columns of `imports`."""
         details = {name: self.counts[name] for name in ("pairs", "judgements", "comments", "pair_errors")}
-        return {**{name: self.counts[name] for name in ("rows", "accepted", "duplicates", "rejected")},
-                "details": json.dumps({**details, "masked": dict(self.masked)}, sort_keys=True)}
+        return {
+            **{name: self.counts[name] for name in ("rows", "accepted", "duplicates", "rejected")},
+            "details": json.dumps({**details, "masked": dict(self.masked)}, sort_keys=True),
+        }
 
     def _resolved(self, file: str, line: int, draft: Draft) -> Ready:
         if isinstance(draft, Rating):
@@ -128,7 +159,11 @@ class Intake:
             return
         at = now_text()
         self.counts["pairs"] += add_pairs(write, [ready.pair for ready in live if ready.pair], at)
-        add_sources(write, [(ready.pair.id, ready.source, ready.subject, ready.details) for ready in live if ready.pair], self.import_id)
+        add_sources(
+            write,
+            [(ready.pair.id, ready.source, ready.subject, ready.details) for ready in live if ready.pair],
+            self.import_id,
+        )
         self.counts["judgements"] += add_judgements(write, new_judgements, self.import_id, at)
         if new_comments:
             self._store_ratings(write, list(new_comments.values()), at)
@@ -144,14 +179,19 @@ class Intake:
             kept = [j for j in ready.judgements if ("labeler", j.labeler or "", j.source) not in buried]
             whole = {t for t in names if t[0] != "labeler" or ready.comment}
             if buried & whole or (ready.judgements and not kept):
-                self._note(RejectedRow(ready.file, ready.line, "erased: this person or pair was erased and is not taken back"), ready.counted)
+                self._note(
+                    RejectedRow(ready.file, ready.line, "erased: this person or pair was erased and is not taken back"),
+                    ready.counted,
+                )
                 continue
             ready.judgements = kept
             live.append(ready)
         return live
 
     def _sorted_out(self, write: Write, live: Sequence[Ready]) -> tuple[dict[str, Judgement], dict[str, Comment]]:
-        """Count each row as accepted or duplicate; returns the judgements and comments that are new, by their unique key."""
+        """Count each row as accepted or duplicate; returns the judgements and comments that are new, by their unique
+        key.
+        """
         named = [[(once(j), j) for j in ready.judgements] for ready in live]
         known = existing(write.connection, judgements.c.once, (name for names in named for name, _ in names))
         said = [(ready.comment.digest, ready.comment) if ready.comment else None for ready in live]

@@ -1,7 +1,7 @@
 """Items of a JSON list, cut out of a stream of bytes without reading the list whole.
 
-The scanner follows strings and brackets only, so an item that is no JSON costs that item, and one over the limit is passed
-over without being held.
+The scanner follows strings and brackets only, so an item that is no JSON costs that item, and one over the limit is
+passed over without being held.
 """
 
 from __future__ import annotations

@@ -23,7 +23,10 @@ class KeyIndex:
 
     def __init__(self) -> None:
         self._rows = sqlite3.connect("")  # '' = a temporary file
-        self._rows.execute("CREATE TABLE keys (key TEXT PRIMARY KEY, pair_id TEXT, first_is_a INT, line INT, problem TEXT) WITHOUT ROWID")
+        self._rows.execute(
+            "CREATE TABLE keys "
+            "(key TEXT PRIMARY KEY, pair_id TEXT, first_is_a INT, line INT, problem TEXT) WITHOUT ROWID"
+        )
 
     def get(self, key: str) -> Known | None:
         row = self._rows.execute("SELECT pair_id, first_is_a, line, problem FROM keys WHERE key = ?", (key,)).fetchone()

@@ -1,12 +1,14 @@
 """Rated: two ratings of one prompt by one labeler become a pair with a judgement.
 
-Every rating is kept as a comment, and the row is accepted or a duplicate by its comment alone. Beside that, a new rating is set
-against the same labeler's other ratings on the same scale in the same source, whichever import brought them (the latest 50):
-- ratings that differ: the better reply is chosen, with a strength by the distance (below); ratings that are equal: a tie;
+Every rating is kept as a comment, and the row is accepted or a duplicate by its comment alone. Beside that, a new
+rating is set against the same labeler's other ratings on the same scale in the same source, whichever import brought
+them (the latest 50):
+- ratings that differ: the better reply is chosen, with a strength by the distance (below); ratings that are equal: a
+  tie;
 - thumbs: one up and one down choose; two alike stay comments, since a thumb is too coarse to call two replies equal.
 
-Strength: the distance in steps of a five-point scale (distance * 4 / (highest - lowest) where the scale is known, the plain distance
-where not), rounded and held within 1 (slightly) to 3 (much). Thumbs have none.
+Strength: the distance in steps of a five-point scale (distance * 4 / (highest - lowest) where the scale is known, the
+plain distance where not), rounded and held within 1 (slightly) to 3 (much). Thumbs have none.
 """
 
 from __future__ import annotations
@@ -41,7 +43,11 @@ def prompt_digest(prompt: Sequence[Message]) -> str:
 
 def pairs_from(connection: Connection, fresh: Sequence[Comment]) -> Iterator[tuple[Pair, Judgement]]:
     """The pairs that these comments, stored already, make with each other and with earlier ones."""
-    wanted: set[_Group] = {(prompt_digest(c.prompt), c.source, c.labeler, c.signal) for c in fresh if c.labeler is not None and c.value is not None}
+    wanted: set[_Group] = {
+        (prompt_digest(c.prompt), c.source, c.labeler, c.signal)
+        for c in fresh
+        if c.labeler is not None and c.value is not None
+    }
     others = _stored(connection, wanted)
     for new in fresh:
         if new.labeler is None or new.value is None or new.reply is None:
@@ -71,15 +77,20 @@ def _judged(new: Comment, old: _Stored) -> tuple[Pair, Judgement] | None:
     strength = None if new.signal == "thumb" or choice == "tie" else strength_of(abs(new.value - old.value), new.signal)
     consent = tuple(s for s in new.consent if s in old.consent)
     kind = new.kind if new.kind != "human" else old.kind  # one simulated side makes the judgement simulated
-    return pair, Judgement(pair.id, choice, new.source, new.labeler, kind=kind, strength=strength, consent=consent, reason="rated")
+    return pair, Judgement(
+        pair.id, choice, new.source, new.labeler, kind=kind, strength=strength, consent=consent, reason="rated"
+    )
 
 
 def _stored(connection: Connection, wanted: Set[_Group]) -> dict[_Group, list[_Stored]]:
     found: dict[_Group, list[_Stored]] = {}
     prompts = sorted({entry[0] for entry in wanted})
     for start in range(0, len(prompts), _CHUNK):
-        query = (select(comments).where(comments.c.prompt_digest.in_(prompts[start : start + _CHUNK]), comments.c.reply.is_not(None))
-                 .order_by(comments.c.created_at, comments.c.digest))
+        query = (
+            select(comments)
+            .where(comments.c.prompt_digest.in_(prompts[start : start + _CHUNK]), comments.c.reply.is_not(None))
+            .order_by(comments.c.created_at, comments.c.digest)
+        )
         for row in connection.execute(query):
             group = (row.prompt_digest, row.source, row.labeler, row.signal)
             if group in wanted and row.value is not None:
@@ -89,7 +100,19 @@ def _stored(connection: Connection, wanted: Set[_Group]) -> dict[_Group, list[_S
 
 def comment_row(comment: Comment, import_id: str, actor: str, at: str) -> dict[str, object]:
     """The table row of a comment."""
-    return {"digest": comment.digest, "prompt": json.dumps([t.as_json() for t in comment.prompt], ensure_ascii=False),
-            "reply": comment.reply, "source": comment.source, "labeler": comment.labeler, "signal": comment.signal,
-            "value": comment.value, "body": comment.text, "consent": ",".join(comment.consent), "kind": comment.kind,
-            "prompt_digest": prompt_digest(comment.prompt), "import_id": import_id, "actor": actor, "created_at": at}
+    return {
+        "digest": comment.digest,
+        "prompt": json.dumps([t.as_json() for t in comment.prompt], ensure_ascii=False),
+        "reply": comment.reply,
+        "source": comment.source,
+        "labeler": comment.labeler,
+        "signal": comment.signal,
+        "value": comment.value,
+        "body": comment.text,
+        "consent": ",".join(comment.consent),
+        "kind": comment.kind,
+        "prompt_digest": prompt_digest(comment.prompt),
+        "import_id": import_id,
+        "actor": actor,
+        "created_at": at,
+    }

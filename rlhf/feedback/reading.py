@@ -1,7 +1,9 @@
-"""Reading: judgements in force and pairs with them, streamed in the order of their ids; what snapshots and pages stand on.
+"""Reading: judgements in force and pairs with them, streamed in the order of their ids; what snapshots and pages
+stand on.
 
-A judgement is in force while no other supersedes it; one that was undone (reason `undo`) says nothing and is left out. Erased pairs
-are left out. Within a pair judgements are ordered by their digests, so that nothing depends on when or where they came in.
+A judgement is in force while no other supersedes it; one that was undone (reason `undo`) says nothing and is left
+out. Erased pairs are left out. Within a pair judgements are ordered by their digests, so that nothing depends on when
+or where they came in.
 """
 
 from __future__ import annotations
@@ -24,12 +26,14 @@ _later = judgements.alias("later")
 def current_judgements(
     connection: Connection, *, pair_ids: Sequence[str] | None = None, sources: Sequence[str] | None = None
 ) -> Iterator[tuple[str, Judgement]]:
-    """(id, judgement) of those in force, by pair id; restricted to pairs or sources where given. Streams; nothing is kept."""
+    """(id, judgement) of those in force, by pair id; restricted to pairs or sources where given. Streams; nothing is
+    kept.
+    """
     query = select(judgements).where(in_force()).order_by(judgements.c.pair_id, judgements.c.digest, judgements.c.id)
     if sources:
         query = query.where(judgements.c.source.in_(sources))
     if pair_ids is None:
-        for row in connection.execution_options(yield_per=1000).execute(query):
+        for row in connection.execute(query.execution_options(yield_per=1000)):
             yield row.id, judgement_from(row)
         return
     for start in range(0, len(pair_ids), _CHUNK):
@@ -46,9 +50,16 @@ def read_pairs(
     """
     after = ""
     while True:
-        query = select(pairs).where(pairs.c.id > after, pairs.c.prompt.is_not(None), pairs.c.erased_at.is_(None)).order_by(pairs.c.id).limit(batch)
+        query = (
+            select(pairs)
+            .where(pairs.c.id > after, pairs.c.prompt.is_not(None), pairs.c.erased_at.is_(None))
+            .order_by(pairs.c.id)
+            .limit(batch)
+        )
         if sources:
-            query = query.where(exists().where(and_(pair_sources.c.pair_id == pairs.c.id, pair_sources.c.source.in_(sources))))
+            query = query.where(
+                exists().where(and_(pair_sources.c.pair_id == pairs.c.id, pair_sources.c.source.in_(sources)))
+            )
         rows = connection.execute(query).all()
         if not rows:
             return
@@ -64,22 +75,42 @@ def read_pairs(
 
 def in_force() -> Any:
     """The condition on `judgements`: not superseded, and no undo."""
-    return and_(~exists().where(_later.c.supersedes == judgements.c.id),
-                or_(judgements.c.reason.is_(None), judgements.c.reason != UNDO))
+    return and_(
+        ~exists().where(_later.c.supersedes == judgements.c.id),
+        or_(judgements.c.reason.is_(None), judgements.c.reason != UNDO),
+    )
 
 
 def judgement_from(row: Row[Any]) -> Judgement:
     """A row of `judgements` as the record."""
     return Judgement(
-        pair_id=row.pair_id, choice=row.choice, source=row.source, labeler=row.labeler, kind=row.kind, strength=row.strength,
-        seconds=row.seconds, shown=row.shown, note=row.note, reason=row.reason, guideline=row.guideline,
-        consent=from_column(row.consent), acquisition_p=row.acquisition_p, cohort=row.cohort, submitted_at=row.submitted_at,
-        supersedes=row.supersedes)
+        pair_id=row.pair_id,
+        choice=row.choice,
+        source=row.source,
+        labeler=row.labeler,
+        kind=row.kind,
+        strength=row.strength,
+        seconds=row.seconds,
+        shown=row.shown,
+        note=row.note,
+        reason=row.reason,
+        guideline=row.guideline,
+        consent=from_column(row.consent),
+        acquisition_p=row.acquisition_p,
+        cohort=row.cohort,
+        submitted_at=row.submitted_at,
+        supersedes=row.supersedes,
+    )
 
 
 def pair_from(row: Row[Any]) -> Pair:
     """A row of `pairs` that isn't erased as the record."""
-    return Pair(row.id, tuple(Message(turn["role"], turn["content"]) for turn in json.loads(row.prompt)), row.reply_a, row.reply_b)
+    return Pair(
+        row.id,
+        tuple(Message(turn["role"], turn["content"]) for turn in json.loads(row.prompt)),
+        row.reply_a,
+        row.reply_b,
+    )
 
 
 def _sources_of(connection: Connection, ids: Sequence[str], sources: Sequence[str]) -> dict[str, list[str]]:

@@ -1,7 +1,8 @@
-"""Resolve: a draft becomes records. Personal data goes first, then replies are put in order and everything gets its name.
+"""Resolve: a draft becomes records. Personal data goes first, then replies are put in order and everything gets its
+name.
 
-The order matters: a pair's id is the digest of its masked text, so the same row gives the same pair whatever imports it, and two
-replies that differ in a phone number only are identical.
+The order matters: a pair's id is the digest of its masked text, so the same row gives the same pair whatever imports
+it, and two replies that differ in a phone number only are identical.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ from rlhf.records import Choice, Comment, Judgement, Kind, Message, Pair
 
 @dataclass(frozen=True, slots=True)
 class Defaults:
-    """What a row takes from its import where it says nothing. source_given: the user named the source, so rows can't."""
+    """What a row takes from its import where it says nothing. source_given: the user named the source, so rows
+    can't.
+    """
 
     source: str
     source_given: bool
@@ -67,19 +70,37 @@ def judgement_of(pair_id: str, first_is_a: bool, vote: Vote, defaults: Defaults,
     else:
         choice = vote.side
     return Judgement(
-        pair_id=pair_id, choice=choice, source=defaults.source if defaults.source_given else vote.source or defaults.source,
-        labeler=vote.labeler, kind=vote.kind or defaults.kind, strength=vote.strength, seconds=vote.seconds,
+        pair_id=pair_id,
+        choice=choice,
+        source=defaults.source if defaults.source_given else vote.source or defaults.source,
+        labeler=vote.labeler,
+        kind=vote.kind or defaults.kind,
+        strength=vote.strength,
+        seconds=vote.seconds,
         shown=None if vote.shown_first is None else "ab" if (vote.shown_first == "first") == first_is_a else "ba",
-        note=_masked(vote.note, masked) if vote.note else None, reason=_masked(vote.reason, masked) if vote.reason else None,
-        cohort=vote.cohort, submitted_at=vote.submitted_at, consent=consent)
+        note=_masked(vote.note, masked) if vote.note else None,
+        reason=_masked(vote.reason, masked) if vote.reason else None,
+        cohort=vote.cohort,
+        submitted_at=vote.submitted_at,
+        consent=consent,
+    )
 
 
 def resolve_rating(file: str, line: int, draft: Rating, defaults: Defaults) -> Ready:
     """Masked comment."""
     masked: Counter[str] = Counter()
     prompt = tuple(Message(turn.role, _masked(turn.content, masked)) for turn in draft.prompt)
-    comment = Comment(prompt, _masked(draft.reply, masked), defaults.source, draft.signal, draft.value, draft.labeler,
-                      _masked(draft.text, masked) if draft.text else None, defaults.consent, defaults.kind)
+    comment = Comment(
+        prompt,
+        _masked(draft.reply, masked),
+        defaults.source,
+        draft.signal,
+        draft.value,
+        draft.labeler,
+        _masked(draft.text, masked) if draft.text else None,
+        defaults.consent,
+        defaults.kind,
+    )
     return Ready(file, line, defaults.source, comment=comment, masked=masked)
 
 

@@ -1,7 +1,8 @@
 """Rows: the records of a file, one at a time, each with its line (or item) number, whatever is wrong with some of them.
 
-JSON lines, CSV with a header, a JSON list or Parquet; plain or gzip, told by their first bytes and not by their names. Memory
-is bounded: at most `MAX_RECORD_BYTES` of one record are held, a longer one is passed over and given as one bad row.
+JSON lines, CSV with a header, a JSON list or Parquet; plain or gzip, told by their first bytes and not by their
+names. Memory is bounded: at most `MAX_RECORD_BYTES` of one record are held, a longer one is passed over and given as
+one bad row.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ Layout = Literal["jsonl", "json", "csv", "parquet"]
 
 
 class Row(NamedTuple):
-    """line: 1-based line, CSV record's first line, or item's number. Either a record, or the reason why there is none."""
+    """line: 1-based line, CSV record's first line, or item's number. Either a record, or the reason why there is
+    none.
+    """
 
     line: int
     record: dict[str, Any] | None
@@ -37,7 +40,9 @@ class Row(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class InputFile:
-    """A file as the user named it, how it is laid out, and the digest of its content (unpacked, so that packing is no change)."""
+    """A file as the user named it, how it is laid out, and the digest of its content (unpacked, so that packing is no
+    change).
+    """
 
     name: str
     path: Path
@@ -54,11 +59,15 @@ class InputFile:
             if stream.peek(3)[:3] == b"\xef\xbb\xbf":  # a byte order mark is no part of the text
                 stream.read(3)
             if self.layout == "json":
-                yield from (Row(n, *_parsed(raw, problem)) for n, raw, problem in items_of(_chunks(stream), MAX_RECORD_BYTES))
+                yield from (
+                    Row(n, *_parsed(raw, problem)) for n, raw, problem in items_of(_chunks(stream), MAX_RECORD_BYTES)
+                )
             elif self.layout == "csv":
                 yield from (Row(*entry) for entry in csv_records(_lines(stream), self.name, MAX_RECORD_BYTES))
             else:
-                yield from (Row(n, *_parsed(raw, problem)) for n, raw, problem in _lines(stream) if problem or raw.strip())
+                yield from (
+                    Row(n, *_parsed(raw, problem)) for n, raw, problem in _lines(stream) if problem or raw.strip()
+                )
 
 
 def open_input(name: str) -> InputFile:
@@ -68,16 +77,22 @@ def open_input(name: str) -> InputFile:
         if not path.exists():
             raise BadInput(f"no file at {name}", fix="check the path")
         if path.is_dir():
-            raise BadInput(f"{name} is a folder", fix="name the files in it, for instance " + f"{name.rstrip('/')}/*.jsonl")
+            raise BadInput(
+                f"{name} is a folder", fix="name the files in it, for instance " + f"{name.rstrip('/')}/*.jsonl"
+            )
         if not path.is_file():
             raise BadInput(f"{name} is no regular file, and it must be read twice", fix="save it to a file first")
         sha256, n_bytes = _content_digest(path)
         with _opened(path) as stream:
             head = _head(stream)
     except OSError as error:
-        raise BadInput(f"{name} can't be read: {error.strerror or error}", fix="check the file and its permissions") from None
+        raise BadInput(
+            f"{name} can't be read: {error.strerror or error}", fix="check the file and its permissions"
+        ) from None
     if not head.strip(b"\xef\xbb\xbf \t\r\n"):
-        raise BadInput(f"{name} is empty" if not n_bytes else f"{name} holds nothing but space", fix="name a file with rows in it")
+        raise BadInput(
+            f"{name} is empty" if not n_bytes else f"{name} holds nothing but space", fix="name a file with rows in it"
+        )
     return InputFile(name, path, _layout(head, path), sha256, n_bytes)
 
 
@@ -113,7 +128,9 @@ def _chunks(stream: io.BufferedReader) -> Iterator[bytes | str]:
 
 def damage(error: Exception) -> str:
     """What a broken gzip file is called in a receipt."""
-    return f"the gzip file is damaged here ({str(error).rstrip('.').lower()}): this row and whatever followed it are lost"
+    return (
+        f"the gzip file is damaged here ({str(error).rstrip('.').lower()}): this row and whatever followed it are lost"
+    )
 
 
 def _head(stream: io.BufferedReader) -> bytes:
@@ -185,7 +202,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(record) != len(pairs):
         seen: set[str] = set()
         twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise _DuplicateKey(f"the key {twice!r} stands twice in one object")
+        raise _DuplicateKey(f"the key {twice!r:.60} stands twice in one object")
     return record
 
 
@@ -228,4 +245,6 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
                 number += 1
                 yield Row(number, {key: value for key, value in record.items() if value is not None})
     except pyarrow.ArrowException as error:
-        yield Row(number + 1, None, f"the Parquet file is damaged here ({str(error).splitlines()[0]}): the rest is lost")
+        yield Row(
+            number + 1, None, f"the Parquet file is damaged here ({str(error).splitlines()[0]}): the rest is lost"
+        )

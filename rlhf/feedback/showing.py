@@ -26,12 +26,20 @@ class PairLine:
     kinds: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
-        return {"id": self.id, "opening": self.opening, "sources": list(self.sources), "votes": self.votes, "kinds": list(self.kinds)}
+        return {
+            "id": self.id,
+            "opening": self.opening,
+            "sources": list(self.sources),
+            "votes": self.votes,
+            "kinds": list(self.kinds),
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class PairPage:
-    """A pair, where it came from (source → details), and every judgement with its id and whether it is in force. pair None = erased."""
+    """A pair, where it came from (source → details), and every judgement with its id and whether it is in force. pair
+    None = erased.
+    """
 
     id: str
     pair: Pair | None
@@ -39,31 +47,57 @@ class PairPage:
     judgements: tuple[tuple[str, Judgement, bool], ...]
 
     def as_json(self) -> dict[str, Any]:
-        told = ("choice", "source", "labeler", "kind", "strength", "seconds", "shown", "note", "reason", "cohort", "submitted_at", "supersedes")
+        told = (
+            "choice",
+            "source",
+            "labeler",
+            "kind",
+            "strength",
+            "seconds",
+            "shown",
+            "note",
+            "reason",
+            "cohort",
+            "submitted_at",
+            "supersedes",
+        )
         return {
-            "id": self.id, "erased": self.pair is None,
+            "id": self.id,
+            "erased": self.pair is None,
             "prompt": [turn.as_json() for turn in self.pair.prompt] if self.pair else None,
-            "reply_a": self.pair.reply_a if self.pair else None, "reply_b": self.pair.reply_b if self.pair else None,
+            "reply_a": self.pair.reply_a if self.pair else None,
+            "reply_b": self.pair.reply_b if self.pair else None,
             "sources": self.sources,
-            "judgements": [{"id": id, "in_force": current, **{name: getattr(j, name) for name in told}, "consent": list(j.consent)}
-                           for id, j, current in self.judgements],
+            "judgements": [
+                {"id": id, "in_force": current, **{name: getattr(j, name) for name in told}, "consent": list(j.consent)}
+                for id, j, current in self.judgements
+            ],
         }
 
 
 def list_pairs(workspace: Workspace, *, source: str | None = None, limit: int = 50) -> list[PairLine]:
     """The newest pairs that aren't erased. Raises NotFound on a source that there isn't."""
-    query = select(pairs).where(pairs.c.erased_at.is_(None)).order_by(pairs.c.created_at.desc(), pairs.c.id).limit(limit)
+    query = (
+        select(pairs).where(pairs.c.erased_at.is_(None)).order_by(pairs.c.created_at.desc(), pairs.c.id).limit(limit)
+    )
     if source is not None:
         query = query.where(exists().where(and_(pair_sources.c.pair_id == pairs.c.id, pair_sources.c.source == source)))
     with workspace.read() as connection:
         rows = connection.execute(query).all()
         if not rows and source is not None:
-            known = connection.scalars(select(pair_sources.c.source).distinct().order_by(pair_sources.c.source).limit(20)).all()
+            known = connection.scalars(
+                select(pair_sources.c.source).distinct().order_by(pair_sources.c.source).limit(20)
+            ).all()
             if source not in known:
-                raise NotFound(f"no pairs from a source '{source}'", fix=f"the sources are {', '.join(known)}" if known else "import some first")
+                raise NotFound(
+                    f"no pairs from a source '{source}'",
+                    fix=f"the sources are {', '.join(known)}" if known else "import some first",
+                )
         ids = [row.id for row in rows]
         named: dict[str, list[str]] = {}
-        for entry in connection.execute(select(pair_sources).where(pair_sources.c.pair_id.in_(ids)).order_by(pair_sources.c.source)):
+        for entry in connection.execute(
+            select(pair_sources).where(pair_sources.c.pair_id.in_(ids)).order_by(pair_sources.c.source)
+        ):
             named.setdefault(entry.pair_id, []).append(entry.source)
         votes: dict[str, dict[str, int]] = {}
         kinds: dict[str, set[str]] = {}
@@ -71,24 +105,43 @@ def list_pairs(workspace: Workspace, *, source: str | None = None, limit: int = 
             counts = votes.setdefault(judgement.pair_id, {})
             counts[judgement.choice] = counts.get(judgement.choice, 0) + 1
             kinds.setdefault(judgement.pair_id, set()).add(judgement.kind)
-    return [PairLine(row.id, _opening(pair_from(row)), tuple(named.get(row.id, ())), votes.get(row.id, {}),
-                     tuple(sorted(kinds.get(row.id, ())))) for row in rows]
+    return [
+        PairLine(
+            row.id,
+            _opening(pair_from(row)),
+            tuple(named.get(row.id, ())),
+            votes.get(row.id, {}),
+            tuple(sorted(kinds.get(row.id, ()))),
+        )
+        for row in rows
+    ]
 
 
 def show_pair(workspace: Workspace, id: str) -> PairPage:
     """The pair whose id begins with `id`. Raises NotFound where none or several do."""
     with workspace.read() as connection:
-        rows = connection.execute(select(pairs).where(pairs.c.id.startswith(id.lower(), autoescape=True)).order_by(pairs.c.id).limit(3)).all()
+        rows = connection.execute(
+            select(pairs).where(pairs.c.id.startswith(id.lower(), autoescape=True)).order_by(pairs.c.id).limit(3)
+        ).all()
         if len(rows) != 1:
-            seen = "no pair's id begins" if not rows else f"{'more than two' if len(rows) > 2 else 'two'} pairs' ids begin"
+            seen = (
+                "no pair's id begins" if not rows else f"{'more than two' if len(rows) > 2 else 'two'} pairs' ids begin"
+            )
             raise NotFound(f"{seen} with '{id}'", fix="give more of it; see: rlhf feedback list")
         row = rows[0]
-        details = connection.execute(select(pair_sources).where(pair_sources.c.pair_id == row.id).order_by(pair_sources.c.source)).all()
+        details = connection.execute(
+            select(pair_sources).where(pair_sources.c.pair_id == row.id).order_by(pair_sources.c.source)
+        ).all()
         current = set(connection.scalars(select(judgements.c.id).where(judgements.c.pair_id == row.id, in_force())))
-        said = connection.execute(select(judgements).where(judgements.c.pair_id == row.id).order_by(judgements.c.created_at, judgements.c.id)).all()
-    return PairPage(row.id, pair_from(row) if row.prompt is not None else None,
-                    {d.source: json.loads(d.details) if d.details else {} for d in details},
-                    tuple((j.id, judgement_from(j), j.id in current) for j in said))
+        said = connection.execute(
+            select(judgements).where(judgements.c.pair_id == row.id).order_by(judgements.c.created_at, judgements.c.id)
+        ).all()
+    return PairPage(
+        row.id,
+        pair_from(row) if row.prompt is not None else None,
+        {d.source: json.loads(d.details) if d.details else {} for d in details},
+        tuple((j.id, judgement_from(j), j.id in current) for j in said),
+    )
 
 
 def sources(workspace: Workspace) -> dict[str, int]:

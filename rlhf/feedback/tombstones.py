@@ -1,6 +1,8 @@
-"""Tombstones: what was erased doesn't come back. Only a keyed digest is kept, which tells nothing without the workspace's key.
+"""Tombstones: what was erased doesn't come back. Only a keyed digest is kept, which tells nothing without the
+workspace's key.
 
-A labeler is a pseudonym inside a source, so a labeler's tombstone names both; one with the source '' holds for every source.
+A labeler is a pseudonym inside a source, so a labeler's tombstone names both; one with the source '' holds for every
+source.
 """
 
 from __future__ import annotations
@@ -17,11 +19,15 @@ _CHUNK = 500
 
 
 def key(workspace_key: str, what: str, value: str, source: str = "") -> str:
-    """HMAC-SHA-256 of what ('pair', 'labeler' or 'subject'), its source and its value under the workspace's key; 64 hex digits."""
+    """HMAC-SHA-256 of what ('pair', 'labeler' or 'subject'), its source and its value under the workspace's key; 64
+    hex digits.
+    """
     return hmac.new(workspace_key.encode(), "\x00".join((what, source, value)).encode(), hashlib.sha256).hexdigest()
 
 
-def buried(connection: Connection, workspace_key: str, things: Iterable[tuple[str, str, str]]) -> set[tuple[str, str, str]]:
+def buried(
+    connection: Connection, workspace_key: str, things: Iterable[tuple[str, str, str]]
+) -> set[tuple[str, str, str]]:
     """Which of these (what, value, source) have a tombstone. Costs one query where there are no tombstones at all."""
     if connection.execute(select(tombstones.c.key).limit(1)).first() is None:
         return set()

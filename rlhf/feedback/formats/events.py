@@ -1,6 +1,8 @@
-"""Event logs: a thumb, a rating or a remark on one reply a row (prompt, reply, user, and thumb, event, feedback, rating or comment).
+"""Event logs: a thumb, a rating or a remark on one reply a row (prompt, reply, user, and thumb, event, feedback,
+rating or comment).
 
-A thumb's value is +1 or -1. One labeler's thumb up and thumb down on two replies to one prompt become a pair; all else stays a comment.
+A thumb's value is +1 or -1. One labeler's thumb up and thumb down on two replies to one prompt become a pair; all
+else stays a comment.
 """
 
 from __future__ import annotations
@@ -17,7 +19,21 @@ from rlhf.feedback.formats.ratings import LABELER, PROMPT, REPLY
 _THUMB = ("thumb", "thumbs", "feedback", "event", "signal", "reaction", "value")
 _TEXT = ("comment", "text", "note")
 _UP = {"up", "thumb_up", "thumbs_up", "thumbsup", "like", "liked", "+1", "1", "1.0", "true", "👍", "good", "positive"}
-_DOWN = {"down", "thumb_down", "thumbs_down", "thumbsdown", "dislike", "disliked", "-1", "-1.0", "0", "false", "👎", "bad", "negative"}
+_DOWN = {
+    "down",
+    "thumb_down",
+    "thumbs_down",
+    "thumbsdown",
+    "dislike",
+    "disliked",
+    "-1",
+    "-1.0",
+    "0",
+    "false",
+    "👎",
+    "bad",
+    "negative",
+}
 _RATED = {"rating", "rate", "rated", "score", "stars"}
 _SAID = {"comment", "text", "remark"}
 
@@ -41,7 +57,11 @@ class Events(Format):
         labeler, text = short(record, LABELER), note(record, _TEXT)
         if name is None or word in _SAID:
             if text is None:
-                raise Rejected("no thumb, rating or comment in this row" if name is None else f"'{name}' is {word!r}, but 'comment' is missing or empty")
+                raise Rejected(
+                    "no thumb, rating or comment in this row"
+                    if name is None
+                    else f"'{name}' is {word!r}, but 'comment' is missing or empty"
+                )
             return Rating(prompt, reply, "text", None, labeler, text)
         if word not in _UP | _DOWN:
             if (value := _plain_number(record, name)) is not None:

@@ -1,4 +1,5 @@
-"""HH transcripts: `chosen` and `rejected` are whole conversations, "\\n\\nHuman: … \\n\\nAssistant: …", and the last turn differs.
+"""HH transcripts: `chosen` and `rejected` are whole conversations, "\\n\\nHuman: … \\n\\nAssistant: …", and the last
+turn differs.
 
 A turn begins at an empty line and a speaker's name alone, so "Human:" inside a sentence stays text. Turns are stripped.
 """
@@ -33,10 +34,10 @@ class HH(Format):
             if turns[-1].role != "assistant":
                 raise Rejected(f"'{name}' ends with Human, not Assistant")
         if len(chosen) != len(rejected):
-            raise Rejected(f"'chosen' has {len(chosen)} turns and 'rejected' {len(rejected)}: they must differ in the last turn only")
+            raise Rejected(f"'chosen' has {len(chosen)} turns and 'rejected' {len(rejected)}: only the last may differ")
         for number, (one, other) in enumerate(zip(chosen[:-1], rejected[:-1], strict=True), 1):
             if one != other:
-                raise Rejected(f"turn {number} differs between 'chosen' and 'rejected': they must differ in the last turn only")
+                raise Rejected(f"turn {number} differs between 'chosen' and 'rejected': only the last may differ")
         return PairDraft(chosen[:-1], chosen[-1].content, rejected[-1].content, (Vote("first"),))
 
 

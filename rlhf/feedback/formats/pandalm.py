@@ -1,7 +1,8 @@
-"""PandaLM's layout: instruction, input, response1, response2 and any number of annotatorN (1 or 2 = that side, 0 = tie).
+"""PandaLM's layout: instruction, input, response1, response2 and any number of annotatorN (1 or 2 = that side, 0 =
+tie).
 
-One row is one item with several judgements; the labelers are called annotator1, annotator2, … An annotator who is null or empty
-didn't judge.
+One row is one item with several judgements; the labelers are called annotator1, annotator2, … An annotator who is
+null or empty didn't judge.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rlhf.feedback.drafts import PairDraft, Rejected, Side, Vote
-from rlhf.feedback.fields import check_text, filled, required
+from rlhf.feedback.fields import check_text, details_of, filled, required
 from rlhf.feedback.formats import Format
 from rlhf.records import Message
 
@@ -30,14 +31,21 @@ class PandaLM(Format):
     def read(self, record: Mapping[str, Any]) -> PairDraft:
         name, given = required(record, ("instruction", "prompt"))
         extra = record.get("input")
-        parts = [text for text in (check_text(name, given), check_text("input", extra) if extra is not None else "") if text.strip()]
+        parts = [
+            text
+            for text in (check_text(name, given), check_text("input", extra) if extra is not None else "")
+            if text.strip()
+        ]
         instruction = filled(name, "\n\n".join(parts))
         first, second = (filled(*required(record, (name,))) for name in ("response1", "response2"))
-        votes = [Vote(_side(name, value), labeler=name) for name, value in record.items()
-                 if _ANNOTATOR.fullmatch(name) and value is not None and value != ""]
+        votes = [
+            Vote(_side(name, value), labeler=name)
+            for name, value in record.items()
+            if _ANNOTATOR.fullmatch(name) and value is not None and value != ""
+        ]
         if not votes:
             raise Rejected("no annotator judged this pair: fields 'annotator1', … are missing or empty")
-        details = {name: record[name] for name in ("idx", "cmp_key") if isinstance(record.get(name), str | int)}
+        details = details_of(record, ("idx", "cmp_key"))
         return PairDraft((Message("user", instruction),), first, second, votes, details=details)
 
 

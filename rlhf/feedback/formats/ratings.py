@@ -1,8 +1,8 @@
 """Ratings and Likert surveys: one labeler's rating of one reply a row (prompt, reply, rating, labeler; scale).
 
-A rating is a number, or one of the five words of a Likert scale (strongly disagree … strongly agree = 1 … 5). `scale` is `5`,
-`1-5` or `1-7`: a rating outside it is rejected, and only ratings on one scale are compared. What becomes of two ratings of one
-prompt by one labeler stands in `rlhf.feedback.rated`.
+A rating is a number, or one of the five words of a Likert scale (strongly disagree … strongly agree = 1 … 5). `scale`
+is `5`, `1-5` or `1-7`: a rating outside it is rejected, and only ratings on one scale are compared. What becomes of
+two ratings of one prompt by one labeler stands in `rlhf.feedback.rated`.
 """
 
 from __future__ import annotations
@@ -17,9 +17,27 @@ from rlhf.feedback.formats import Format
 
 PROMPT = ("prompt", "instruction", "question", "messages")
 REPLY = ("reply", "response", "answer", "completion", "output")
-LABELER = ("labeler", "labeler_id", "annotator", "annotator_id", "rater", "respondent", "user", "user_id", "worker", "worker_id")
+LABELER = (
+    "labeler",
+    "labeler_id",
+    "annotator",
+    "annotator_id",
+    "rater",
+    "respondent",
+    "user",
+    "user_id",
+    "worker",
+    "worker_id",
+)
 _VALUE = ("rating", "score", "likert", "stars")
-_LIKERT = {"strongly disagree": 1.0, "disagree": 2.0, "neither agree nor disagree": 3.0, "neutral": 3.0, "agree": 4.0, "strongly agree": 5.0}
+_LIKERT = {
+    "strongly disagree": 1.0,
+    "disagree": 2.0,
+    "neither agree nor disagree": 3.0,
+    "neutral": 3.0,
+    "agree": 4.0,
+    "strongly agree": 5.0,
+}
 _SCALE = re.compile(r"(?:(-?\d+)\s*(?:-|\.\.|to)\s*)?(-?\d+)")
 
 

@@ -1,8 +1,9 @@
 """TRL preference rows: `chosen`, `rejected` and, unless it is implicit, `prompt`; each a text or a list of messages.
 
-Implicit prompts are what both sides begin with: the longest common run of messages, or for plain texts the common prefix cut back
-to a space (it may be empty). The columns labeler, source, kind, strength (1 to 3), consent, shown, seconds, note, cohort,
-submitted_at are taken where they stand; `margin` and `split` are kept as details of the pair and decide nothing here.
+Implicit prompts are what both sides begin with: the longest common run of messages, or for plain texts the common
+prefix cut back to a space (it may be empty). The columns labeler, source, kind, strength (1 to 3), consent, shown,
+seconds, note, cohort, submitted_at are taken where they stand; `margin` and `split` are kept as details of the pair
+and decide nothing here.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from rlhf.feedback.drafts import PairDraft, Rejected, Side, Vote
 from rlhf.feedback.fields import (
     check_order,
     consent_of,
+    details_of,
     filled,
     messages_of,
     note,
@@ -52,8 +54,10 @@ class TRL(Format):
             prompt, first, second = _texts(given, filled("chosen", chosen), filled("rejected", rejected))
         else:
             prompt, first, second = _messages(given, messages_of("chosen", chosen), messages_of("rejected", rejected))
-        details = {key: record[key] for key in _DETAILS if isinstance(record.get(key), str | int | float)}
-        return PairDraft(prompt, first, second, (vote_of(record, "first"),), subject=short(record, ("subject",)), details=details)
+        details = details_of(record, _DETAILS)
+        return PairDraft(
+            prompt, first, second, (vote_of(record, "first"),), subject=short(record, ("subject",)), details=details
+        )
 
 
 def vote_of(record: Mapping[str, Any], side: Side) -> Vote:
@@ -93,7 +97,9 @@ def _texts(given: Any, chosen: str, rejected: str) -> tuple[Sequence[Message], s
     return ((Message("user", prompt),) if prompt else ()), chosen[cut:].lstrip(), rejected[cut:].lstrip()
 
 
-def _messages(given: Any, chosen: tuple[Message, ...], rejected: tuple[Message, ...]) -> tuple[Sequence[Message], str, str]:
+def _messages(
+    given: Any, chosen: tuple[Message, ...], rejected: tuple[Message, ...]
+) -> tuple[Sequence[Message], str, str]:
     shared = 0
     while shared < min(len(chosen), len(rejected)) - 1 and chosen[shared] == rejected[shared]:
         shared += 1
