@@ -10,8 +10,8 @@ from typing import Any
 import adapter_folders as made
 import pytest
 
-from rlhf.errors import BadInput, Conflict, Damaged
-from rlhf.registry import export_folder, find_published, open_version, publish, read_folder
+from rlhf.errors import BadInput, Conflict, Damaged, NotFound
+from rlhf.registry import export_folder, find_published, lineage, open_version, publish, read_folder
 from rlhf.store import Workspace
 
 
@@ -79,6 +79,21 @@ def test_an_exported_folder_publishes_as_the_same_version_elsewhere(workspace: W
     out = export_folder(workspace, ref, tmp_path / "out", base_path="/bases/tiny")
     elsewhere = Workspace.create(tmp_path / "elsewhere", actor="ann")
     assert publish(elsewhere, out, made.draft("mine"), made.evidence()).digest == ref.digest
+
+
+def test_a_version_from_elsewhere_keeps_the_digests_of_its_parents(workspace: Workspace, tmp_path: Path) -> None:
+    parent = made.published(workspace, tmp_path, 0)
+    born_of = {"parents": (("from", parent.digest),), "snapshot_digest": "c" * 64}
+    ref = made.published(workspace, tmp_path, 1, **born_of)
+    out = export_folder(workspace, ref, tmp_path / "out", base_path="b")
+    elsewhere = Workspace.create(tmp_path / "elsewhere", actor="ann")
+    taken = publish(elsewhere, out, made.draft("mine", **born_of), made.evidence())
+    assert taken.digest == ref.digest and open_version(elsewhere, taken).ref == taken
+    line = lineage(elsewhere, taken)
+    assert line.ancestors == () and line.absent == (("from", parent.digest, "mine@1"),)
+    (out / "manifest.json").unlink()
+    with pytest.raises(NotFound, match="no version here"):
+        publish(elsewhere, out, made.draft("mine", parents=born_of["parents"]), made.evidence())
 
 
 def test_a_wrong_base_is_refused_by_the_folder_s_own_manifest(workspace: Workspace, tmp_path: Path) -> None:

@@ -56,7 +56,10 @@ class SnapshotOrigin:
 
 @dataclass(frozen=True, slots=True)
 class Lineage:
-    """A version with all that it stands on and all that stands on it."""
+    """A version with all that it stands on and all that stands on it.
+
+    absent: (relation, digest, of) of parents that were left behind where an imported version came from.
+    """
 
     version: VersionRef
     base_name: str
@@ -65,13 +68,15 @@ class Lineage:
     ancestors: tuple[Relative, ...]
     snapshots: tuple[SnapshotOrigin, ...]
     descendants: tuple[Relative, ...]
+    absent: tuple[tuple[str, str, str], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         return {"version": str(self.version), "digest": self.version.digest, "role": self.version.role,
                 "base": {"name": self.base_name, "digest": self.base_digest}, "simulated": self.simulated,
                 "ancestors": [one.as_json() for one in self.ancestors],
                 "snapshots": [one.as_json() for one in self.snapshots],
-                "descendants": [one.as_json() for one in self.descendants]}
+                "descendants": [one.as_json() for one in self.descendants],
+                "absent": [{"relation": relation, "digest": digest, "of": of} for relation, digest, of in self.absent]}
 
 
 def lineage(workspace: Workspace, version: VersionRef | str) -> Lineage:
@@ -80,10 +85,11 @@ def lineage(workspace: Workspace, version: VersionRef | str) -> Lineage:
         ref = resolve_in(connection, version) if isinstance(version, str) else version
         row = connection.execute(select(versions).where(versions.c.digest == ref.digest)).one()
         above = _walk(connection, ref, upwards=True)
-        base = json.loads(row.manifest)["base"]
-        return Lineage(ref, base["name"], base["digest"], json.loads(row.manifest)["simulated"], above,
-                       _snapshots_behind(workspace, connection, (ref, *(one.version for one in above))),
-                       _walk(connection, ref, upwards=False))
+        line = tuple(dict.fromkeys((ref, *(one.version for one in above))))
+        manifest = json.loads(row.manifest)
+        return Lineage(ref, manifest["base"]["name"], manifest["base"]["digest"], manifest["simulated"], above,
+                       _snapshots_behind(workspace, connection, line), _walk(connection, ref, upwards=False),
+                       _absent(connection, line))
 
 
 def descendants(
@@ -126,11 +132,21 @@ def _walk(connection: Connection, start: VersionRef, *, upwards: bool) -> tuple[
     return tuple(found)
 
 
+def _absent(connection: Connection, refs: tuple[VersionRef, ...]) -> tuple[tuple[str, str, str], ...]:
+    here = select(versions.c.digest).where(versions.c.digest == version_parents.c.parent).exists()
+    found: list[tuple[str, str, str]] = []
+    for ref in refs:
+        query = select(version_parents).where(version_parents.c.digest == ref.digest, ~here)
+        rows = connection.execute(query.order_by(version_parents.c.relation, version_parents.c.parent))
+        found += [(row.relation, row.parent, str(ref)) for row in rows]
+    return tuple(found)
+
+
 def _snapshots_behind(
     workspace: Workspace, connection: Connection, refs: tuple[VersionRef, ...]
 ) -> tuple[SnapshotOrigin, ...]:
     users: dict[str, list[str]] = {}
-    for ref in dict.fromkeys(refs):
+    for ref in refs:
         query = select(versions.c.snapshot_digest).where(versions.c.digest == ref.digest)
         if digest := connection.execute(query).scalar():
             users.setdefault(digest, []).append(str(ref))

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -112,7 +112,11 @@ def publish(workspace: Workspace, staged: Path, draft: VersionDraft, evidence: E
         with workspace.write() as write:
             hold(write, f"versions:{manifest['digest']}")
             there = write.connection.execute(select(versions).where(versions.c.digest == manifest["digest"])).first()
-            return ref_of(there) if there is not None else _record(workspace, write, folder, draft, manifest, adapter)
+            if there is not None:
+                return ref_of(there)
+            _check_base(write, draft, adapter)
+            _check_parents(write, draft, known_elsewhere=own["parents"] if own else ())
+            return _record(workspace, write, folder, draft, manifest)
 
 
 def check_evidence(evidence: Evidence | None) -> None:
@@ -213,10 +217,10 @@ def _copy(adapter: AdapterFolder, folder: Path) -> None:
     _write_json(folder / folders.CONFIG_FILE, folders.stored_config(adapter.config))
 
 
-def _record(workspace: Workspace, write: Write, folder: Path, draft: VersionDraft, manifest: dict[str, Any],
-            adapter: AdapterFolder) -> VersionRef:
+def _record(
+    workspace: Workspace, write: Write, folder: Path, draft: VersionDraft, manifest: dict[str, Any]
+) -> VersionRef:
     connection = write.connection
-    _check_base_and_parents(write, draft, adapter)
     hold(write, f"versions:{draft.name}")
     last = connection.execute(select(func.max(versions.c.number)).where(versions.c.name == draft.name)).scalar()
     number, at = (last or 0) + 1, now_text()
@@ -249,7 +253,7 @@ def _record(workspace: Workspace, write: Write, folder: Path, draft: VersionDraf
     return ref
 
 
-def _check_base_and_parents(write: Write, draft: VersionDraft, adapter: AdapterFolder) -> None:
+def _check_base(write: Write, draft: VersionDraft, adapter: AdapterFolder) -> None:
     base = write.connection.execute(select(bases).where(bases.c.digest == draft.base_digest)).first()
     named = write.connection.execute(select(bases).where(bases.c.name == draft.base_name)).first()
     if named is not None and named.digest != draft.base_digest:
@@ -259,8 +263,13 @@ def _check_base_and_parents(write: Write, draft: VersionDraft, adapter: AdapterF
         )
     if base is not None:
         checks.check_base(adapter, json.loads(base.details))
+
+
+def _check_parents(write: Write, draft: VersionDraft, *, known_elsewhere: Sequence[Sequence[str]]) -> None:
+    """Each parent is a version here, or one that the folder's own, verified manifest names: it came from elsewhere."""
     for relation, digest in draft.parents:
-        if write.connection.execute(select(versions.c.digest).where(versions.c.digest == digest)).first() is None:
+        here = write.connection.execute(select(versions.c.digest).where(versions.c.digest == digest)).first()
+        if here is None and [relation, digest] not in [list(one) for one in known_elsewhere]:
             raise NotFound(
                 f"the parent sha256:{digest[:12]} ({relation}) is no version here", fix="publish or import it first"
             )
