@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from pathlib import Path
 
 import adapter_folders as made
@@ -10,7 +11,7 @@ import pytest
 from sqlalchemy import text
 
 from rlhf.errors import NotFound
-from rlhf.registry import verify
+from rlhf.registry import Verification, verify
 from rlhf.store import Workspace
 
 
@@ -83,3 +84,17 @@ def test_a_version_that_came_in_past_the_log_is_found(two: Workspace) -> None:
     problems = verify(two).problems
     assert any("hh@1" in problem and "audit log" in problem for problem in problems)
     assert any("has digest" in problem for problem in problems)
+
+
+def test_what_is_being_published_meanwhile_is_not_wrong(two: Workspace) -> None:
+    """The folder is in its place, its rows not yet committed: verify waits for the writer and looks again."""
+    seen: list[Verification] = []
+    checking = threading.Thread(target=lambda: seen.append(verify(two)))
+    with two.artifacts.staging() as folder, two.write() as write:
+        (folder / "file").write_text("x")
+        two.artifacts.publish(write.connection, folder, "versions/late/1")
+        checking.start()
+        checking.join(0.3)
+        assert seen == []
+    checking.join(30)
+    assert seen[0].ok and seen[0].leftovers == () and seen[0].files == 7
