@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import gzip
 import json
+import subprocess
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -117,6 +119,25 @@ def test_a_crash_between_batches_keeps_what_was_acknowledged(
     assert feedback.receipts(workspace)[0].state == "open" and feedback.receipts(workspace)[0].accepted == 20
     (tmp_path / "moved.jsonl").write_bytes(path.read_bytes())
     assert figures(feedback.import_files(workspace, [tmp_path / "moved.jsonl"])) == (35, 15, 20, 0)
+
+
+def test_a_process_killed_in_the_middle_loses_nothing_acknowledged(workspace: Workspace, tmp_path: Path) -> None:
+    path = write(tmp_path / "x.jsonl", [row(n) for n in range(12_000)])
+    script = (
+        "import sys; from rlhf import feedback; from rlhf.store import Workspace\n"
+        "feedback.import_files(Workspace.open(sys.argv[1]), [sys.argv[2]], on_progress=lambda n: print(n, flush=True))"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, workspace.root, path], stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdout is not None
+        acknowledged = int(child.stdout.readline())
+        child.kill()
+    left = count(workspace, judgements)
+    assert acknowledged == intake.BATCH_ROWS <= left < 12_000
+    assert figures(feedback.import_files(workspace, [path])) == (12_000, 12_000 - left, left, 0)
+    with workspace.read() as connection:
+        audit.verify(connection)
 
 
 def test_interrupting_says_what_is_in(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,11 +45,11 @@ class Input(Protocol):
 class Refused(BadInput):
     """`strict` met a bad row: nothing was stored but the receipt."""
 
-    def __init__(self, receipt: Receipt) -> None:
+    def __init__(self, receipt: Receipt, n_bad: int) -> None:
         first = receipt.errors[0]
+        more = f" (and {n_bad - 1:,} more bad rows)" if n_bad > 1 else ""
         super().__init__(
-            f"refused: {first.file} line {first.line}: {first.reason}"
-            + (f" (and {len(receipt.errors) - 1:,} more bad rows)" if len(receipt.errors) > 1 else ""),
+            f"refused: {first.file} line {first.line}: {first.reason}{more}",
             fix="mend the rows, or import without --strict: the good rows go in and the bad ones are listed",
         )
         self.receipt = receipt
@@ -93,8 +93,9 @@ def import_files(
         _read_all(trial, form, described, voted)
         trial.flush()
         if trial.errors:
+            n_bad = trial.counts["rejected"] + trial.counts["pair_errors"]
             trial.refuse()
-            raise Refused(_filled(receipt, trial, "refused"))
+            raise Refused(_filled(receipt, trial, "refused"), n_bad)
     intake = Intake(workspace, import_id, defaults, on_progress=on_progress)
     try:
         _read_all(intake, form, described, voted)
