@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutputWithPast
 from transformers.utils import logging
@@ -45,11 +46,26 @@ class ScoresAtEnds:
         kwargs.pop("labels", None)
         kwargs["use_cache"] = False
         body = getattr(self, self.base_model_prefix)  # type: ignore[attr-defined]
-        hidden = body(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs).last_hidden_state
+        with lora_in_body_dtype(self.dtype, ends.device.type):  # type: ignore[attr-defined]
+            hidden = body(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs).last_hidden_state
         rows = torch.zeros_like(ends) if packing is not None else torch.arange(len(ends), device=ends.device)
         states = hidden[rows, ends].float()  # (R, hidden)
         with torch.autocast(states.device.type, enabled=False):
             return SequenceClassifierOutputWithPast(logits=self.score(states))  # type: ignore[attr-defined]
+
+
+def lora_in_body_dtype(dtype: torch.dtype, device_type: str) -> Any:
+    """Autocast for a bfloat16 body: the float32 LoRA weights are cast (they are small), not the activations (they are not)."""
+    return torch.autocast(device_type, dtype=dtype, enabled=dtype == torch.bfloat16)
+
+
+def _leave_inputs(model: PeftModel) -> PeftModel:
+    """PEFT casts every LoRA's input to float32; under `lora_in_body_dtype` that is a copy of all activations for nothing."""
+    if model.get_base_model().dtype == torch.bfloat16:
+        for module in model.modules():
+            if isinstance(module, BaseTunerLayer):
+                module.cast_input_dtype_enabled = False
+    return model
 
 
 @dataclass(frozen=True)
@@ -117,7 +133,7 @@ def fresh(base: Base, placement: Placement, shape: LoraShape, *, seed: int) -> P
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return get_peft_model(model, config)
+        return _leave_inputs(get_peft_model(model, config))
 
 
 def linear_names(model: Any) -> list[str]:
@@ -129,7 +145,7 @@ def linear_names(model: Any) -> list[str]:
 def load(folder: Path, base: Base, placement: Placement, *, trainable: bool = False) -> PeftModel:
     """The reward model of a version's folder on a fresh base. Raises BadInput where a tensor did not find its place."""
     model = classifier(base, placement, seed=0)
-    loaded = PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)
+    loaded = _leave_inputs(PeftModel.from_pretrained(model, str(folder), is_trainable=trainable))
     _check_loaded(loaded, folder)
     loaded.eval()
     return loaded
