@@ -11,6 +11,7 @@ import inspect
 import json
 import os
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -129,6 +130,7 @@ def _usage_hint(error: Any) -> str:
 
 def quiet_libraries() -> None:
     """Libraries that we stand on talk to standard error only when asked."""
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of its own arguments' coming names
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -20,6 +20,7 @@ from typing import Literal
 
 from rlhf.demo.rule import true_preference
 from rlhf.ids import chance
+from rlhf.measures.votes import majority as votes_majority
 from rlhf.records import Pair
 
 Side = Literal["a", "b", "tie"]
@@ -103,9 +104,8 @@ def side_of(difference: float) -> Side:
 
 
 def majority(choices: Iterable[str]) -> Side:
-    """The side with more votes, any other choice being half a vote for each; 'tie' where they balance."""
-    balance = sum({"a": 1, "b": -1}.get(choice, 0) for choice in choices)
-    return "tie" if balance == 0 else "a" if balance > 0 else "b"
+    """The labelers' side, as everywhere else; 'tie' also where nobody voted."""
+    return votes_majority(choices) or "tie"
 
 
 def noise_ceiling(judged: Iterable[tuple[float, Sequence[Labeler]]]) -> float:

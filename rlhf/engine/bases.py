@@ -107,9 +107,12 @@ def gguf_to_folder(file: Path, folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    from rlhf.engine.quiet import quiet_loading
+
     try:
-        loaded = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-        tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
+        with quiet_loading():
+            loaded = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
+            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except Exception as error:  # the gguf package raises whatever its parser stumbles over
         raise BadInput(f"{file.name} can't be read as GGUF: {type(error).__name__}: {error}",
                        fix="check that the file is a whole .gguf of an architecture that transformers reads") from None
@@ -118,8 +121,9 @@ def gguf_to_folder(file: Path, folder: Path) -> None:
     plain = type(loaded)(config)
     plain.load_state_dict(loaded.state_dict())
     plain.generation_config.pad_token_id = tokenizer.pad_token_id
-    plain.to(torch.float32).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with quiet_loading():
+        plain.to(torch.float32).save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
 
 
 def get(workspace: Workspace, name: str) -> Base:

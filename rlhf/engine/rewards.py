@@ -7,8 +7,7 @@ margins to steps of 1/128.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,11 +17,11 @@ from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutputWithPast
-from transformers.utils import logging
 
 from rlhf.engine import packing
 from rlhf.engine.bases import Base
 from rlhf.engine.placement import Placement
+from rlhf.engine.quiet import quiet_loading
 from rlhf.errors import BadInput
 from rlhf.store.tensors import tensors_in
 
@@ -96,20 +95,6 @@ def classifier(base: Base, placement: Placement, *, seed: int) -> Any:
     if can_pack(model):
         model.set_attn_implementation(packing.NAME)
     return model.requires_grad_(False)
-
-
-@contextmanager
-def quiet_loading() -> Iterator[None]:
-    """transformers reports the missing score head of every causal base, and draws a bar for each load; both are expected here."""
-    before, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        logging.set_verbosity(before)
-        if bars:
-            logging.enable_progress_bar()
 
 
 def can_pack(model: Any) -> bool:

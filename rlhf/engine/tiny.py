@@ -21,6 +21,8 @@ def write_tiny_base(folder: Path, *, seed: int = 0, layers: int = 3, hidden: int
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+    from rlhf.engine.quiet import quiet_loading
+
     specials = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: i for i, token in enumerate([*specials, *alphabet])}
@@ -40,6 +42,7 @@ def write_tiny_base(folder: Path, *, seed: int = 0, layers: int = 3, hidden: int
         torch.manual_seed(seed)
         model = LlamaForCausalLM(config)
     folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    with quiet_loading():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
     return folder

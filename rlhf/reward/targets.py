@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
+from rlhf.measures.votes import majority, share_of_a
 from rlhf.records import Judgement
 
 
@@ -16,13 +17,10 @@ def target_of(judgements: Sequence[Judgement], how: Literal["soft", "majority"] 
 
     soft: (votes for a + half the ties) / votes. majority: 1, 0, or 0.5 where neither side has more votes.
     """
-    votes = [{"a": 1.0, "b": 0.0, "tie": 0.5, "both_bad": 0.5}[j.choice] for j in judgements if j.choice != "skip"]
-    if not votes:
-        return None
-    share = sum(votes) / len(votes)
+    choices = [judgement.choice for judgement in judgements]
     if how == "soft":
-        return share
-    return 0.5 if share == 0.5 else float(share > 0.5)
+        return share_of_a(choices)
+    return {"a": 1.0, "b": 0.0, "tie": 0.5, None: None}[majority(choices)]
 
 
 def strength_of(judgements: Sequence[Judgement]) -> float:

@@ -12,9 +12,8 @@ from rlhf.snapshots.diffing import SnapshotDiff, diff
 from rlhf.snapshots.exporting import Exported, export
 from rlhf.snapshots.names import SnapshotEntry, list_snapshots
 from rlhf.snapshots.opening import Snapshot, open_snapshot
-from rlhf.snapshots.tally import majority
 
 __all__ = [
     "Exported", "Finding", "Snapshot", "SnapshotCheck", "SnapshotDiff", "SnapshotEntry",
-    "check", "cut", "diff", "export", "list_snapshots", "majority", "open_snapshot",
+    "check", "cut", "diff", "export", "list_snapshots", "open_snapshot",
 ]

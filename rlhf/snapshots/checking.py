@@ -15,9 +15,9 @@ import numpy as np
 
 from rlhf.ids import digest_text
 from rlhf.measures.similarity import near_duplicates
+from rlhf.measures.votes import majority
 from rlhf.records import Judgement, Pair, SnapshotRow
 from rlhf.snapshots.opening import open_snapshot
-from rlhf.snapshots.tally import majority
 from rlhf.store import Workspace
 
 EXAMPLES = 5
@@ -124,7 +124,7 @@ class _Gathered:
             self.same_labeler.append(pair.id)
         if any(labeler is None for labeler in opposite):
             self.unknown_labelers.append(pair.id)
-        if {"a", "b"} <= {majority(votes) for votes in by_source.values()}:
+        if {"a", "b"} <= {majority(j.choice for j in votes) for votes in by_source.values()}:
             self.between_sources.append(pair.id)
 
 

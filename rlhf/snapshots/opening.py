@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from rlhf.errors import Damaged
 from rlhf.ids import merkle_root
+from rlhf.measures.votes import majority
 from rlhf.records import SnapshotRow
 from rlhf.snapshots.names import SnapshotEntry, find
 from rlhf.snapshots.rows import SPLITS, Split, read_columns, read_rows
-from rlhf.snapshots.tally import majority
 from rlhf.store import Workspace
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class Snapshot:
         schema = pa.schema([("prompt", message), ("chosen", message), ("rejected", message), ("pair_id", pa.string())])
         records, left_out = [], 0
         for row in self.rows(split):
-            winner = majority(row.judgements)
+            winner = majority(j.choice for j in row.judgements)
             if winner in ("a", "b"):
                 records.append(_preference(row, winner))
             else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rlhf.measures.agreement import krippendorff_alpha
-from rlhf.records import Choice, Judgement, SnapshotRow
+from rlhf.records import Judgement, SnapshotRow
 
 LEFT_OUT = {
     "pairs_without_judgement": "pairs that nobody has judged (within the rule's sources and kinds)",
@@ -87,16 +87,6 @@ class Tally:
             "agreement": self.agreement(),
             "left_out": {reason: self.left_out[reason] for reason in LEFT_OUT},
         }
-
-
-def majority(judgements: Sequence[Judgement]) -> Choice | None:
-    """The choice with strictly the most votes among a, b and tie (both_bad counts as tie, skip not at all), else
-    None."""
-    votes = Counter("tie" if j.choice == "both_bad" else j.choice for j in judgements if j.choice != "skip")
-    ranked = votes.most_common(2)
-    if not ranked or (len(ranked) == 2 and ranked[0][1] == ranked[1][1]):
-        return None
-    return ranked[0][0]
 
 
 def _sorted(counts: Mapping[str, int]) -> dict[str, int]:
