@@ -57,8 +57,10 @@ def to_yaml(settings: Settings, *, command: str | None = None) -> str:
 
 def describe(kind: type[Settings]) -> str:
     """One line a setting: `name=default  help`."""
-    rows = [(f"{n}={f.get_default(call_default_factory=True)!r}" if not f.is_required() else n, f.description or "")
-            for n, f in kind.model_fields.items()]
+    rows = [
+        (f"{n}={f.get_default(call_default_factory=True)!r}" if not f.is_required() else n, f.description or "")
+        for n, f in kind.model_fields.items()
+    ]
     width = max(len(left) for left, _ in rows)
     return "\n".join(f"  {left:<{width}}  {help_text}" for left, help_text in rows)
 
@@ -86,7 +88,9 @@ def _read_value(word: str, text: str) -> Any:
     except ValueError:
         return yaml.safe_load(text)
     except yaml.YAMLError:
-        raise BadUsage(f"'{word}' has a value that is not YAML", fix="quote the value, for instance 'key=\"a: b\"'") from None
+        raise BadUsage(
+            f"'{word}' has a value that is not YAML", fix="quote the value, for instance 'key=\"a: b\"'"
+        ) from None
 
 
 def _all_problems(kind: type[Settings], error: ValidationError) -> str:

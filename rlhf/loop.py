@@ -39,8 +39,19 @@ class Turn:
     report: evaluation.Report
 
 
-def turn(workspace: Workspace, files: Sequence[str | Path], *, name: str, base: str, source: str | None = None, kind: Kind = "human",
-         holdout: float = 0.1, against: Sequence[str] = (), say: Say | None = None, **settings: Any) -> Turn:
+def turn(
+    workspace: Workspace,
+    files: Sequence[str | Path],
+    *,
+    name: str,
+    base: str,
+    source: str | None = None,
+    kind: Kind = "human",
+    holdout: float = 0.1,
+    against: Sequence[str] = (),
+    say: Say | None = None,
+    **settings: Any,
+) -> Turn:
     """Files in, a measured reward version out. `against`: versions that are measured on the same pairs, beside the new one.
 
     settings: those of `reward.RewardSettings`. Raises what its rooms raise; what was done before stays done, and the same call
@@ -57,7 +68,9 @@ def turn(workspace: Workspace, files: Sequence[str | Path], *, name: str, base: 
 def promote(workspace: Workspace, done: Turn, *, why: str, alias: str = "champion") -> AliasMove:
     """Point `name@alias` at the turn's version, with its report as the evidence."""
     version = done.trained.version
-    return aliases.move(workspace, f"{version.name}@{alias}", str(version), why=why, evidence={"report": done.report.digest})
+    return aliases.move(
+        workspace, f"{version.name}@{alias}", str(version), why=why, evidence={"report": done.report.digest}
+    )
 
 
 def take_back(workspace: Workspace, alias: str, *, why: str) -> tuple[AliasMove, float]:
@@ -73,4 +86,6 @@ def export(workspace: Workspace, version: VersionRef, folder: Path) -> Path:
     from rlhf.engine.exporting import stock_tokenizer
 
     base = bases.by_digest(workspace, registry.open_version(workspace, version).manifest["base"]["digest"])
-    return registry.export_folder(workspace, version, folder, base_path=str(base.folder), extra_files=stock_tokenizer(base))
+    return registry.export_folder(
+        workspace, version, folder, base_path=str(base.folder), extra_files=stock_tokenizer(base)
+    )

@@ -18,8 +18,23 @@ from typing import Any
 from rlhf.cli.boundary import answer_for, quiet_libraries
 
 PROJECT = Path(__file__).parent.parent
-FULL = {"base": "smollm2-135m", "top_layers": 10, "learning_rate": 3e-4, "epochs": 2.0, "pairs_per_step": 16, "max_length": 512}
-QUICK = {"base": "tiny", "learning_rate": 3e-3, "epochs": 1.0, "pairs_per_step": 16, "max_length": 1024, "lora_r": 8, "dtype": "float32"}
+FULL = {
+    "base": "smollm2-135m",
+    "top_layers": 10,
+    "learning_rate": 3e-4,
+    "epochs": 2.0,
+    "pairs_per_step": 16,
+    "max_length": 512,
+}
+QUICK = {
+    "base": "tiny",
+    "learning_rate": 3e-3,
+    "epochs": 1.0,
+    "pairs_per_step": 16,
+    "max_length": 1024,
+    "lora_r": 8,
+    "dtype": "float32",
+}
 
 
 def say(text: str) -> None:
@@ -34,7 +49,9 @@ def main() -> int:
     quiet_libraries()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a tiny model, under a minute")
-    parser.add_argument("--out", type=Path, default=PROJECT / "out" / "demo", help="folder to write into; it is emptied first")
+    parser.add_argument(
+        "--out", type=Path, default=PROJECT / "out" / "demo", help="folder to write into; it is emptied first"
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     words = parser.parse_args()
     try:
@@ -56,16 +73,38 @@ def run(out: Path, *, quick: bool) -> None:
     folder = tiny_base(out / "tiny") if quick else PROJECT / ".bases" / "smollm2-135m"
     loop.engine.add_from_dir(workspace, base, folder)
 
-    step(1, "eight simulated labelers judge pairs of the base model's replies by a known rule, each more or less reliably")
+    step(
+        1,
+        "eight simulated labelers judge pairs of the base model's replies by a known rule, each more or less reliably",
+    )
     facts = demo.write_preferences(out / "preferences.jsonl", n_pairs=400 if quick else None)
     say(f"{facts.n_pairs} pairs, {facts.judgements} judgements by {facts.n_labelers} SIMULATED labelers")
 
     step(2, "import, snapshot, and a first reward from a fifth of an epoch")
-    first = loop.turn(workspace, [out / "preferences.jsonl"], name="demo", base=base, source="demo", kind="simulated", holdout=0.2,
-                      say=say, **{**settings, "max_steps": 10})
+    first = loop.turn(
+        workspace,
+        [out / "preferences.jsonl"],
+        name="demo",
+        base=base,
+        source="demo",
+        kind="simulated",
+        holdout=0.2,
+        say=say,
+        **{**settings, "max_steps": 10},
+    )
     step(3, "the reward from all of it, measured beside the first one on pairs that neither has seen")
-    second = loop.turn(workspace, [out / "preferences.jsonl"], name="demo", base=base, source="demo", kind="simulated", holdout=0.2,
-                       against=[str(first.trained.version)], say=say, **settings)
+    second = loop.turn(
+        workspace,
+        [out / "preferences.jsonl"],
+        name="demo",
+        base=base,
+        source="demo",
+        kind="simulated",
+        holdout=0.2,
+        against=[str(first.trained.version)],
+        say=say,
+        **settings,
+    )
     say(f"a second import of the same file: {second.receipt.duplicates} duplicates, {second.receipt.accepted} added")
 
     step(4, "how close the reward comes to the rule, which it never saw")
@@ -90,7 +129,12 @@ def empty(out: Path) -> None:
     """Empty the demo's own folder; anything else there is left alone and refused."""
     from rlhf.errors import BadInput
 
-    if out.exists() and any(out.iterdir()) and not (out / "workspace" / "workspace.yaml").exists() and not (out / ".demo").exists():
+    if (
+        out.exists()
+        and any(out.iterdir())
+        and not (out / "workspace" / "workspace.yaml").exists()
+        and not (out / ".demo").exists()
+    ):
         raise BadInput(f"{out} holds something that is no demo", fix="name another folder with --out")
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
@@ -109,11 +153,17 @@ def truth_of(workspace: Any, turn: Any) -> dict[str, Any]:
 
     rows = list(turn.snapshot.rows("test"))
     scores = reward.score_pairs(workspace, turn.trained.version, [row.pair for row in rows])
-    known = [demo.known_pair(row, s.score_a - s.score_b) for row, s in zip(rows, scores, strict=True) if s.score_a is not None]
+    known = [
+        demo.known_pair(row, s.score_a - s.score_b)
+        for row, s in zip(rows, scores, strict=True)
+        if s.score_a is not None
+    ]
     return demo.truth_figures(known)
 
 
-def table(facts: Any, first: Any, second: Any, truth: dict[str, Any], exported: Path, seconds: float, total_s: float) -> str:
+def table(
+    facts: Any, first: Any, second: Any, truth: dict[str, Any], exported: Path, seconds: float, total_s: float
+) -> str:
     """What came out, a line a figure."""
     one, two = (second.report.figures[str(t.trained.version)] for t in (first, second))
 
@@ -122,14 +172,20 @@ def table(facts: Any, first: Any, second: Any, truth: dict[str, Any], exported: 
 
     metrics = second.trained.metrics
     rows = [
-        ("preferences (SIMULATED)", f"{facts.n_pairs} pairs, {facts.judgements} judgements, {facts.n_labelers} labelers"),
+        (
+            "preferences (SIMULATED)",
+            f"{facts.n_pairs} pairs, {facts.judgements} judgements, {facts.n_labelers} labelers",
+        ),
         ("longer reply wins", f"{two['longer_wins']:.3f}"),
         (f"{first.trained.version}, {first.trained.metrics['steps']} steps: accuracy", percent(one)),
         (f"{second.trained.version}, {metrics['steps']} steps: accuracy", percent(two)),
         ("  log-loss, ECE", f"{two['log_loss']:.3f}, {two['ece']:.3f}"),
         ("  noise ceiling of the labels", f"{truth['noise_ceiling']:.3f}"),
-        ("  agreement with the rule", f"{truth['truth_accuracy']:.3f}  [{truth['truth_accuracy_low']:.3f}, {truth['truth_accuracy_high']:.3f}]"
-                                      f"  n = {truth['n_truths']}"),
+        (
+            "  agreement with the rule",
+            f"{truth['truth_accuracy']:.3f}  [{truth['truth_accuracy_low']:.3f}, {truth['truth_accuracy_high']:.3f}]"
+            f"  n = {truth['n_truths']}",
+        ),
         ("  rank correlation with the rule", f"{truth['margin_spearman']:.3f}"),
         ("trained at", f"{metrics['pairs_per_s']:.1f} pairs/s, peak memory {metrics['peak_memory_gib']:.1f} GiB"),
         ("rollback took", f"{1000 * seconds:.1f} ms"),

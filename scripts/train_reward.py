@@ -1,7 +1,7 @@
 """Train a reward adapter, also over several processes:
 
-    accelerate launch --config_file configs/accelerate/cpu.yaml scripts/train_reward.py --config configs/reward/smollm2-135m.yaml name=hh snapshot=hh
-    accelerate launch --cpu --num_processes 2 scripts/train_reward.py --config configs/reward/smollm2-135m.yaml name=hh snapshot=hh
+    accelerate launch --cpu --num_processes 2 scripts/train_reward.py \\
+        --config configs/reward/smollm2-135m.yaml name=hh snapshot=hh
 
 It is `rlhf reward train` with the name among the settings; every process trains, the first one writes and publishes.
 """
@@ -32,7 +32,12 @@ def main() -> int:
         from rlhf.store import Workspace
 
         settings = config.load(reward.RewardSettings, words.config, words.settings)
-        trained = reward.train(Workspace.open(words.workspace), settings, resume=words.resume, say=lambda text: print(text, file=sys.stderr))
+        trained = reward.train(
+            Workspace.open(words.workspace),
+            settings,
+            resume=words.resume,
+            say=lambda text: print(text, file=sys.stderr),
+        )
         if PartialState().is_main_process:
             print(json.dumps(trained.as_json()) if words.json else f"published {trained.version}  {trained.run_folder}")
     except (Exception, KeyboardInterrupt) as error:

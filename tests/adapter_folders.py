@@ -36,9 +36,17 @@ def tensors(seed: int, *, head: bool = True) -> dict[str, np.ndarray]:
 
 def config(*, head: bool = True, **changed: Any) -> dict[str, Any]:
     saved = {k: v for k, v in LORA_DEFAULTS.items() if k != "runtime_config"}
-    return {**saved, "peft_version": "0.21.2", "base_model_name_or_path": "somewhere/base", "r": RANK,
-            "target_modules": ["v_proj", "q_proj"], "task_type": "SEQ_CLS" if head else "CAUSAL_LM",
-            "inference_mode": True, "modules_to_save": ["score", "classifier", "score"] if head else None, **changed}
+    return {
+        **saved,
+        "peft_version": "0.21.2",
+        "base_model_name_or_path": "somewhere/base",
+        "r": RANK,
+        "target_modules": ["v_proj", "q_proj"],
+        "task_type": "SEQ_CLS" if head else "CAUSAL_LM",
+        "inference_mode": True,
+        "modules_to_save": ["score", "classifier", "score"] if head else None,
+        **changed,
+    }
 
 
 def save(folder: Path, weights: dict[str, np.ndarray], settings: dict[str, Any]) -> Path:
@@ -55,21 +63,34 @@ def make(folder: Path, seed: int = 0, *, head: bool = True, **changed: Any) -> P
 
 def draft(name: str = "hh", *, head: bool = True, **changed: Any) -> VersionDraft:
     fields: dict[str, Any] = {
-        "role": "reward" if head else "policy", "kind": "lora", "name": name, "base_name": "tiny",
-        "base_digest": BASE_DIGEST, "tokenizer_digest": digest_text("a tokenizer"),
-        "template_digest": digest_text("a template"), "settings": {"epochs": 1}, "seeds": {"seed": 0},
-        "metrics": {"accuracy": 0.7}, **changed}
+        "role": "reward" if head else "policy",
+        "kind": "lora",
+        "name": name,
+        "base_name": "tiny",
+        "base_digest": BASE_DIGEST,
+        "tokenizer_digest": digest_text("a tokenizer"),
+        "template_digest": digest_text("a template"),
+        "settings": {"epochs": 1},
+        "seeds": {"seed": 0},
+        "metrics": {"accuracy": 0.7},
+        **changed,
+    }
     return VersionDraft(**fields)
 
 
 def evidence(**changed: Any) -> Evidence:
-    fields: dict[str, Any] = {"probe_texts": digest_text("probes"), "trained_scores": (0.5, -1.25, 2.0),
-                              "reloaded_scores": (0.5, -1.25, 2.00002), **changed}
+    fields: dict[str, Any] = {
+        "probe_texts": digest_text("probes"),
+        "trained_scores": (0.5, -1.25, 2.0),
+        "reloaded_scores": (0.5, -1.25, 2.00002),
+        **changed,
+    }
     return Evidence(**fields)
 
 
-def published(workspace: Workspace, scratch: Path, seed: int = 0, name: str = "hh", *, head: bool = True,
-              **changed: Any) -> VersionRef:
+def published(
+    workspace: Workspace, scratch: Path, seed: int = 0, name: str = "hh", *, head: bool = True, **changed: Any
+) -> VersionRef:
     """A version made of the folder with this seed."""
     staged = make(scratch / f"staged-{name}-{seed}", seed, head=head)
     return publish(workspace, staged, draft(name, head=head, **changed), evidence() if head else None)

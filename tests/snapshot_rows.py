@@ -35,17 +35,34 @@ def put(workspace: Workspace, rows: Sequence[Row], *, bare: Sequence[Pair] = ())
 
 
 def _pair(pair: Pair) -> dict[str, Any]:
-    return {"id": pair.id, "prompt": json.dumps([m.as_json() for m in pair.prompt]), "reply_a": pair.reply_a,
-            "reply_b": pair.reply_b, "group_digest": pair.group, "created_at": now_text()}
+    return {
+        "id": pair.id,
+        "prompt": json.dumps([m.as_json() for m in pair.prompt]),
+        "reply_a": pair.reply_a,
+        "reply_b": pair.reply_b,
+        "group_digest": pair.group,
+        "created_at": now_text(),
+    }
 
 
 def _judgement(j: Judgement, superseded: Judgement | None) -> dict[str, Any]:
     return {
-        "id": _id_of(j), "digest": j.digest, "pair_id": j.pair_id, "choice": j.choice, "source": j.source,
+        "id": _id_of(j),
+        "digest": j.digest,
+        "pair_id": j.pair_id,
+        "choice": j.choice,
+        "source": j.source,
         "once": digest_of([j.pair_id, j.source, j.labeler, j.choice, superseded and superseded.digest]),
-        "labeler": j.labeler, "kind": j.kind, "strength": j.strength, "reason": j.reason, "guideline": j.guideline,
-        "consent": ",".join(j.consent), "cohort": j.cohort, "supersedes": superseded and _id_of(superseded),
-        "actor": "tester", "created_at": now_text(),
+        "labeler": j.labeler,
+        "kind": j.kind,
+        "strength": j.strength,
+        "reason": j.reason,
+        "guideline": j.guideline,
+        "consent": ",".join(j.consent),
+        "cohort": j.cohort,
+        "supersedes": superseded and _id_of(superseded),
+        "actor": "tester",
+        "created_at": now_text(),
     }
 
 

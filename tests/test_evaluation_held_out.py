@@ -171,8 +171,12 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_scored(workspace
     fill(workspace, tmp_path)
     published(workspace, tmp_path, 3, "writer", head=False)
     score = Scorer()
-    for versions, reason in ((["base:tiny"], "no trained reward head"), (["writer@1"], "wanted a reward"),
-                             (["hh@1", "hh@1"], "one version twice"), ([], "no version")):
+    for versions, reason in (
+        (["base:tiny"], "no trained reward head"),
+        (["writer@1"], "wanted a reward"),
+        (["hh@1", "hh@1"], "one version twice"),
+        ([], "no version"),
+    ):
         with pytest.raises(BadInput, match=reason):
             evaluate(workspace, versions, "s", score=score)
     with pytest.raises(NotFound):
@@ -224,7 +228,8 @@ def test_report_commands_list_show_and_compare(workspace: Workspace, tmp_path: P
     found = json.loads(text)
     changes = found["figures"][0]["changes"]["accuracy"]
     assert found["same_pairs"] and changes["change"] == pytest.approx(
-        other.figures["hh@1"]["accuracy"] - one.figures["hh@1"]["accuracy"], abs=1e-5)
+        other.figures["hh@1"]["accuracy"] - one.figures["hh@1"]["accuracy"], abs=1e-5
+    )
     for words in (("report", "list"), ("report", "show", one.digest), ("report", "diff", one.digest, other.digest)):
         status, text = call(workspace, *words)
         assert status == 0 and "hh@1" in text

@@ -23,12 +23,36 @@ def pair(i: int, margin: float | None, **fields: Any) -> ScoredPair:
 
 
 def content(scored: list[ScoredPair], **changed: Any) -> dict[str, Any]:
-    version = {"digest": "d" * 64, "kind": "lora", "base": "tiny", "base_digest": "b" * 64, "simulated": False,
-               "trained_on": None, "trained_on_digest": None, "seen_openings": None, "figures": figures(scored)}
-    return {"title": "hh@1 on s@1 (test)", "digest": "e" * 64, "versions": {"hh@1": version}, "differences": [],
-            "snapshot": {"name": "s@1", "digest": "f" * 64, "split": "test", "pairs": len(scored), "without_verdict": 0,
-                         "without_consent": 0},
-            "labelers": ["human"], "simulated": False, "seed": 0, "method": METHOD, **changed}
+    version = {
+        "digest": "d" * 64,
+        "kind": "lora",
+        "base": "tiny",
+        "base_digest": "b" * 64,
+        "simulated": False,
+        "trained_on": None,
+        "trained_on_digest": None,
+        "seen_openings": None,
+        "figures": figures(scored),
+    }
+    return {
+        "title": "hh@1 on s@1 (test)",
+        "digest": "e" * 64,
+        "versions": {"hh@1": version},
+        "differences": [],
+        "snapshot": {
+            "name": "s@1",
+            "digest": "f" * 64,
+            "split": "test",
+            "pairs": len(scored),
+            "without_verdict": 0,
+            "without_consent": 0,
+        },
+        "labelers": ["human"],
+        "simulated": False,
+        "seed": 0,
+        "method": METHOD,
+        **changed,
+    }
 
 
 def page_of(scored: list[ScoredPair], **changed: Any) -> str:
@@ -79,7 +103,12 @@ def test_a_version_no_better_than_length_is_told_so() -> None:
 
 def test_numbers_keep_their_sign_and_their_minus() -> None:
     assert [number(v, f) for v, f in ((0.6651, "%"), (-0.1, "+%"), (0.25, "+3"), (-1.5, "2"), (None, "%"))] == [
-        "66.5", "−10.0", "+0.250", "−1.50", "–"]
+        "66.5",
+        "−10.0",
+        "+0.250",
+        "−1.50",
+        "–",
+    ]
 
 
 def row(choices: str, **fields: Any) -> tuple[SnapshotRow, tuple[Judgement, ...]]:
@@ -107,4 +136,10 @@ def test_a_long_reply_says_how_much_is_not_shown() -> None:
 
 def test_agreement_tells_one_vote_from_many() -> None:
     assert [agreement(row(c)[1]) for c in ("a", "as", "aa", "tn", "ab", "aat")] == [
-        "one vote", "one vote", "all agree", "all agree", "votes divided", "votes divided"]
+        "one vote",
+        "one vote",
+        "all agree",
+        "all agree",
+        "votes divided",
+        "votes divided",
+    ]

@@ -39,8 +39,14 @@ def test_postgres_queue_agrees_with_sqlite(shared_workspace: Workspace, workspac
             drawn.append(task.pair_id)
             answer(store, who, task.lease, word, seconds=1.0)  # type: ignore[arg-type]
         drawn.append(undo(store, "ada").pair_id)
-        told.append((drawn, [row["choice"] for row in kept(store)], labeling.progress(store, "ada"),
-                     [(c.labeler, c.n_done, c.n_skipped) for c in labeling.by_labeler(store)]))
+        told.append(
+            (
+                drawn,
+                [row["choice"] for row in kept(store)],
+                labeling.progress(store, "ada"),
+                [(c.labeler, c.n_done, c.n_skipped) for c in labeling.by_labeler(store)],
+            )
+        )
     assert told[0] == told[1]
 
 

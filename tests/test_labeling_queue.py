@@ -25,8 +25,17 @@ START = 1_800_000_000.0
 def add_pairs(workspace: Workspace, n: int) -> list[Pair]:
     """n pairs, as an import leaves them."""
     made = [Pair.of([Message("user", f"question {i}?")], f"reply {i}, one", f"reply {i}, other") for i in range(n)]
-    rows = [{"id": p.id, "prompt": json.dumps([m.as_json() for m in p.prompt]), "reply_a": p.reply_a,
-             "reply_b": p.reply_b, "group_digest": p.group, "created_at": ids.now_text()} for p in made]
+    rows = [
+        {
+            "id": p.id,
+            "prompt": json.dumps([m.as_json() for m in p.prompt]),
+            "reply_a": p.reply_a,
+            "reply_b": p.reply_b,
+            "group_digest": p.group,
+            "created_at": ids.now_text(),
+        }
+        for p in made
+    ]
     with workspace.write() as write:
         write.insert_new(pairs, rows)
     return made
@@ -145,9 +154,16 @@ def test_last_open_pair_of_many_is_found(workspace: Workspace) -> None:
     with workspace.write() as write:
         for pair in made:
             if pair is not last:
-                write.connection.execute(leases.insert().values(
-                    id=ids.new_id(), pair_id=pair.id, labeler="bob", shown="ab", created_at=ids.now_text(),
-                    expires_at="9999"))
+                write.connection.execute(
+                    leases.insert().values(
+                        id=ids.new_id(),
+                        pair_id=pair.id,
+                        labeler="bob",
+                        shown="ab",
+                        created_at=ids.now_text(),
+                        expires_at="9999",
+                    )
+                )
     task = next_task(workspace, "ada")
     assert task is not None and task.pair_id == last.id
 
@@ -303,9 +319,19 @@ def test_erased_pair_is_shown_to_nobody(workspace: Workspace) -> None:
     assert labeling.progress(workspace, "ada").n_left == 0
 
 
-@pytest.mark.parametrize(("field", "value"), [
-    ("answer", "a"), ("answer", ""), ("seconds", -1.0), ("seconds", float("nan")), ("seconds", 1e9), ("strength", 4),
-    ("strength", 0), ("reason", "undo")])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("answer", "a"),
+        ("answer", ""),
+        ("seconds", -1.0),
+        ("seconds", float("nan")),
+        ("seconds", 1e9),
+        ("strength", 4),
+        ("strength", 0),
+        ("reason", "undo"),
+    ],
+)
 def test_value_that_cannot_be_is_refused(workspace: Workspace, field: str, value: object) -> None:
     add_pairs(workspace, 1)
     task = next_task(workspace, "ada")
@@ -391,11 +417,25 @@ def test_next_pair_of_many_comes_fast(workspace: Workspace) -> None:
     """20 000 pairs, half of them answered by others: the median draw stays under 50 ms (about 10 ms on idle cores)."""
     made = add_pairs(workspace, 20_000)
     with workspace.write() as write:
-        write.connection.execute(judgements.insert(), [
-            {"id": ids.new_id(), "digest": "0", "once": digest_text(p.id), "pair_id": p.id, "choice": "a",
-             "source": "web", "labeler": "bulk", "kind": "human", "consent": "train", "actor": "bulk",
-             "created_at": ids.now_text()}
-            for p in made[::2]])
+        write.connection.execute(
+            judgements.insert(),
+            [
+                {
+                    "id": ids.new_id(),
+                    "digest": "0",
+                    "once": digest_text(p.id),
+                    "pair_id": p.id,
+                    "choice": "a",
+                    "source": "web",
+                    "labeler": "bulk",
+                    "kind": "human",
+                    "consent": "train",
+                    "actor": "bulk",
+                    "created_at": ids.now_text(),
+                }
+                for p in made[::2]
+            ],
+        )
     took_ms = []
     for _ in range(15):
         began = time.perf_counter()

@@ -8,17 +8,36 @@ from pathlib import Path
 from rlhf.pages import write_run_report
 
 METRICS = [
-    {"step": n, "loss": 0.7 - n / 500, "accuracy": 0.5 + n / 500, "learning_rate": 1e-4, "pairs_per_s": 20.0,
-     **({"eval_loss": 0.66} if n == 50 else {})}
+    {
+        "step": n,
+        "loss": 0.7 - n / 500,
+        "accuracy": 0.5 + n / 500,
+        "learning_rate": 1e-4,
+        "pairs_per_s": 20.0,
+        **({"eval_loss": 0.66} if n == 50 else {}),
+    }
     for n in range(1, 101)
 ]
-FIGURES = {"n": 520, "n_decided": 500, "accuracy": 0.665, "accuracy_low": 0.62, "accuracy_high": 0.71, "log_loss": 0.61,
-           "seed": 0, "measures": {"accuracy": {}}}
+FIGURES = {
+    "n": 520,
+    "n_decided": 500,
+    "accuracy": 0.665,
+    "accuracy_low": 0.62,
+    "accuracy_high": 0.71,
+    "log_loss": 0.61,
+    "seed": 0,
+    "measures": {"accuracy": {}},
+}
 
 
 def written(folder: Path, **changed: object) -> str:
-    values: dict = {"title": "hh", "facts": {"base": "tiny", "learning rate": 2e-4, "<b>": "<i>"}, "metrics": METRICS,
-                    "figures": FIGURES, **changed}
+    values: dict = {
+        "title": "hh",
+        "facts": {"base": "tiny", "learning rate": 2e-4, "<b>": "<i>"},
+        "metrics": METRICS,
+        "figures": FIGURES,
+        **changed,
+    }
     path = write_run_report(folder, **values)
     assert path == folder / "report.html" and [f.name for f in folder.iterdir()] == ["report.html"]
     return path.read_text("utf-8")

@@ -22,7 +22,8 @@ def test_two_tokens_of_one_person_differ_and_both_open(workspace: Workspace) -> 
 
 
 @pytest.mark.parametrize(
-    "word", ["", "rlhf_", "rlhf_" + "a" * 32, "x" * 10_000, "rlhf_\ud800" + "a" * 31, "' OR 1=1 --"])
+    "word", ["", "rlhf_", "rlhf_" + "a" * 32, "x" * 10_000, "rlhf_\ud800" + "a" * 31, "' OR 1=1 --"]
+)
 def test_unknown_token_is_refused(workspace: Workspace, word: str) -> None:
     issue_token(workspace, "ada")
     with pytest.raises(Forbidden, match="isn't known"):

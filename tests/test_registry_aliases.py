@@ -169,8 +169,15 @@ except Conflict:
 
 def test_a_race_of_two_processes_has_one_winner(five: Workspace) -> None:
     aliases.move(five, "hh@champion", "hh@1", why="first")
-    racers = [subprocess.Popen([sys.executable, "-c", _RACE, str(five.root), f"hh@{number}"], stdin=subprocess.PIPE,
-                               stdout=subprocess.PIPE, text=True) for number in (2, 3)]
+    racers = [
+        subprocess.Popen(
+            [sys.executable, "-c", _RACE, str(five.root), f"hh@{number}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number in (2, 3)
+    ]
     for racer in racers:
         assert racer.stdout is not None and racer.stdout.readline() == "ready\n"
     for racer in racers:
@@ -193,7 +200,10 @@ def test_every_move_is_in_the_audit_log_with_its_actor(five: Workspace) -> None:
         entries = audit.entries(connection, subject="hh@champion")
         audit.verify(connection)
     assert [(e["actor"], e["action"], e["details"]["seq"]) for e in entries] == [
-        ("ann", "alias.set", 1), ("bob", "alias.set", 2), ("eve", "alias.rollback", 3)]
+        ("ann", "alias.set", 1),
+        ("bob", "alias.set", 2),
+        ("eve", "alias.rollback", 3),
+    ]
 
 
 def test_rollback_takes_no_longer_behind_a_hundred_versions(workspace: Workspace, tmp_path: Path) -> None:

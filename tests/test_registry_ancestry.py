@@ -20,17 +20,35 @@ CUT = digest_text("the rows of a cut")
 
 def _snapshot(workspace: Workspace, name: str, number: int, digest: str) -> None:
     """A snapshot as the store sees it: a row and a published manifest."""
-    manifest = {"schema_version": 1, "digest": digest, "pairs": 9, "judgements": 12, "sources": {"hh": 7, "survey": 2},
-                "labelers": {"known": 3, "judgements_of_unknown": 7}, "kinds": {"human": 12}, "consents":
-                {"evaluate,train": 12}}
+    manifest = {
+        "schema_version": 1,
+        "digest": digest,
+        "pairs": 9,
+        "judgements": 12,
+        "sources": {"hh": 7, "survey": 2},
+        "labelers": {"known": 3, "judgements_of_unknown": 7},
+        "kinds": {"human": 12},
+        "consents": {"evaluate,train": 12},
+    }
     path = f"snapshots/{name}/{number}"
     with workspace.artifacts.staging() as folder:
         (folder / "manifest.json").write_text(json.dumps(manifest))
         with workspace.write() as write:
             workspace.artifacts.publish(write.connection, folder, path)
-            write.connection.execute(snapshots.insert().values(
-                name=name, number=number, digest=digest, path=path, rule="{}", n_pairs=9, n_train=8, n_test=1,
-                actor="x", created_at=f"2026-01-0{number}"))
+            write.connection.execute(
+                snapshots.insert().values(
+                    name=name,
+                    number=number,
+                    digest=digest,
+                    path=path,
+                    rule="{}",
+                    n_pairs=9,
+                    n_train=8,
+                    n_test=1,
+                    actor="x",
+                    created_at=f"2026-01-0{number}",
+                )
+            )
 
 
 @pytest.fixture
@@ -44,8 +62,9 @@ def family(workspace: Workspace, tmp_path: Path) -> dict[str, VersionRef]:
     third = made.published(workspace, tmp_path, 3, parents=(("calibrates", second.digest),))
     both = made.published(workspace, tmp_path, 4, "both", parents=(("member", first.digest), ("member", second.digest)))
     policy = made.published(workspace, tmp_path, 5, "p", head=False, parents=(("reward", third.digest),))
-    later = made.published(workspace, tmp_path, 6, "p", head=False,
-                           parents=(("from", policy.digest), ("reward", third.digest)))
+    later = made.published(
+        workspace, tmp_path, 6, "p", head=False, parents=(("from", policy.digest), ("reward", third.digest))
+    )
     return {str(ref): ref for ref in (first, second, third, both, policy, later)}
 
 
@@ -54,8 +73,12 @@ def test_lineage_names_every_ancestor_a_policy_s_reward_included(
 ) -> None:
     line = lineage(workspace, "p@2")
     assert [(str(a.version), a.relation, a.of) for a in line.ancestors] == [
-        ("p@1", "from", "p@2"), ("hh@3", "reward", "p@2"), ("hh@3", "reward", "p@1"), ("hh@2", "calibrates", "hh@3"),
-        ("hh@1", "from", "hh@2")]
+        ("p@1", "from", "p@2"),
+        ("hh@3", "reward", "p@2"),
+        ("hh@3", "reward", "p@1"),
+        ("hh@2", "calibrates", "hh@3"),
+        ("hh@1", "from", "hh@2"),
+    ]
     assert {one["version"] for one in line.as_json()["ancestors"]} == {"p@1", "hh@1", "hh@2", "hh@3"}
 
 
@@ -80,8 +103,13 @@ def test_a_snapshot_from_elsewhere_is_named_by_its_digest(workspace: Workspace, 
 
 def test_descendants_of_a_version(workspace: Workspace, family: dict[str, VersionRef]) -> None:
     found = {(str(d.version), d.relation, d.of) for d in lineage(workspace, "hh@2").descendants}
-    assert found == {("hh@3", "calibrates", "hh@2"), ("both@1", "member", "hh@2"), ("p@1", "reward", "hh@3"),
-                     ("p@2", "reward", "hh@3"), ("p@2", "from", "p@1")}
+    assert found == {
+        ("hh@3", "calibrates", "hh@2"),
+        ("both@1", "member", "hh@2"),
+        ("p@1", "reward", "hh@3"),
+        ("p@2", "reward", "hh@3"),
+        ("p@2", "from", "p@1"),
+    }
     assert descendants(workspace, version="hh@2") == lineage(workspace, "hh@2").descendants
 
 

@@ -23,9 +23,19 @@ def test_a_folder_that_peft_saved_passes(tmp_path: Path) -> None:
     assert checks.check_folder(made.make(tmp_path / "p", head=False))[1] == "policy"
 
 
-@pytest.mark.parametrize("name", [
-    "adapter_model.bin", "training_args.bin", "optimizer.pt", "rng_state.pth", "x.PKL", "a/b.pickle", "last.ckpt",
-    "modeling.py"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "adapter_model.bin",
+        "training_args.bin",
+        "optimizer.pt",
+        "rng_state.pth",
+        "x.PKL",
+        "a/b.pickle",
+        "last.ckpt",
+        "modeling.py",
+    ],
+)
 def test_what_could_run_code_is_refused_by_name(tmp_path: Path, name: str) -> None:
     file = made.make(tmp_path / "x") / name
     file.parent.mkdir(exist_ok=True)
@@ -55,24 +65,27 @@ def test_a_link_to_a_folder_is_refused(tmp_path: Path) -> None:
         checks.check_folder(tmp_path / "x")
 
 
-@pytest.mark.parametrize(("changed", "named"), [
-    ({"surprise": 1}, "surprise"),
-    ({"auto_mapping": {"base_model_class": "X", "parent_library": "os"}}, "auto_mapping"),
-    ({"peft_type": "PREFIX_TUNING"}, "peft_type"),
-    ({"peft_type": None}, "peft_type"),
-    ({"task_type": "FEATURE_EXTRACTION"}, "task_type"),
-    ({"task_type": ["SEQ_CLS"]}, "task_type"),
-    ({"megatron_core": "os.path"}, "megatron_core"),
-    ({"megatron_config": {"a": 1}}, "megatron_config"),
-    ({"init_lora_weights": "pissa"}, "init_lora_weights"),
-    ({"layer_replication": [[0, 1]]}, "layer_replication"),
-    ({"r": "4"}, "r is '4'"),
-    ({"r": True}, "r is True"),
-    ({"r": 8}, "rank"),
-    ({"modules_to_save": None}, "modules_to_save"),
-    ({"modules_to_save": "score"}, "modules_to_save"),
-    ({"rank_pattern": [4]}, "rank_pattern"),
-])
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"surprise": 1}, "surprise"),
+        ({"auto_mapping": {"base_model_class": "X", "parent_library": "os"}}, "auto_mapping"),
+        ({"peft_type": "PREFIX_TUNING"}, "peft_type"),
+        ({"peft_type": None}, "peft_type"),
+        ({"task_type": "FEATURE_EXTRACTION"}, "task_type"),
+        ({"task_type": ["SEQ_CLS"]}, "task_type"),
+        ({"megatron_core": "os.path"}, "megatron_core"),
+        ({"megatron_config": {"a": 1}}, "megatron_config"),
+        ({"init_lora_weights": "pissa"}, "init_lora_weights"),
+        ({"layer_replication": [[0, 1]]}, "layer_replication"),
+        ({"r": "4"}, "r is '4'"),
+        ({"r": True}, "r is True"),
+        ({"r": 8}, "rank"),
+        ({"modules_to_save": None}, "modules_to_save"),
+        ({"modules_to_save": "score"}, "modules_to_save"),
+        ({"rank_pattern": [4]}, "rank_pattern"),
+    ],
+)
 def test_configuration_is_refused_naming_the_key(tmp_path: Path, changed: dict[str, Any], named: str) -> None:
     with pytest.raises(BadInput, match=named):
         checks.check_folder(made.make(tmp_path / "x", **changed))
@@ -82,18 +95,24 @@ def _without(name: str) -> dict[str, np.ndarray]:
     return {key: value for key, value in made.tensors(0).items() if key != name}
 
 
-@pytest.mark.parametrize(("weights", "named"), [
-    (_without("base_model.model.score.weight"), "0 tensors named score.weight"),
-    ({**made.tensors(0), "base_model.model.score.weight": np.ones((2, 16), np.float32)}, "one label"),
-    ({**made.tensors(0), "base_model.model.score.weight": np.ones(16, np.float32)}, "one label"),
-    (_without(f"{Q}.lora_B.weight"), f"{Q}.lora_B.weight is missing"),
-    (_without(f"{Q}.lora_A.weight"), f"{Q}.lora_B.weight has no lora_A"),
-    ({**made.tensors(0), f"{Q}.lora_A.weight": np.ones((3, 16), np.float32)}, f"{Q}.lora_A.weight has shape"),
-    ({**made.tensors(0), f"{Q}.weight": np.ones((16, 16), np.float32)}, f"{Q}.weight is neither"),
-    ({**made.tensors(0), "base_model.model.layers.0.q_proj.lora_A.weight": np.ones((4, 16), np.float32)}, "AutoModel"),
-    ({**made.tensors(0), f"{Q}.lora_A.weight": np.ones((4, 16), np.int32)}, "floating point"),
-    ({"base_model.model.score.weight": np.ones((1, 16), np.float32)}, "no LoRA weights"),
-])
+@pytest.mark.parametrize(
+    ("weights", "named"),
+    [
+        (_without("base_model.model.score.weight"), "0 tensors named score.weight"),
+        ({**made.tensors(0), "base_model.model.score.weight": np.ones((2, 16), np.float32)}, "one label"),
+        ({**made.tensors(0), "base_model.model.score.weight": np.ones(16, np.float32)}, "one label"),
+        (_without(f"{Q}.lora_B.weight"), f"{Q}.lora_B.weight is missing"),
+        (_without(f"{Q}.lora_A.weight"), f"{Q}.lora_B.weight has no lora_A"),
+        ({**made.tensors(0), f"{Q}.lora_A.weight": np.ones((3, 16), np.float32)}, f"{Q}.lora_A.weight has shape"),
+        ({**made.tensors(0), f"{Q}.weight": np.ones((16, 16), np.float32)}, f"{Q}.weight is neither"),
+        (
+            {**made.tensors(0), "base_model.model.layers.0.q_proj.lora_A.weight": np.ones((4, 16), np.float32)},
+            "AutoModel",
+        ),
+        ({**made.tensors(0), f"{Q}.lora_A.weight": np.ones((4, 16), np.int32)}, "floating point"),
+        ({"base_model.model.score.weight": np.ones((1, 16), np.float32)}, "no LoRA weights"),
+    ],
+)
 def test_weights_are_refused_naming_the_tensor(tmp_path: Path, weights: dict[str, np.ndarray], named: str) -> None:
     with pytest.raises(BadInput) as refused:
         checks.check_folder(made.save(tmp_path / "x", weights, made.config()))

@@ -23,6 +23,7 @@ Call = Callable[..., tuple[int, Any]]
 @pytest.fixture
 def call(workspace: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
     """Runs `rlhf WORDS --json` on the workspace: exit status and the one JSON object."""
+
     def run(*words: str) -> tuple[int, Any]:
         monkeypatch.setattr(sys, "argv", ["rlhf", *words, "--workspace", str(workspace.root), "--json"])
         with pytest.raises(SystemExit) as stop:
@@ -52,26 +53,33 @@ def test_set_and_rollback_answer_with_names_and_seconds(two: Workspace, call: Ca
     assert call("alias", "rollback", "hh@champion", "--to", "hh@2", "--why", "no, it was good")[1]["to"] == "hh@2"
     history = call("alias", "history", "hh@champion")[1]["moves"]
     assert [(m["from"], m["to"], m["action"]) for m in history] == [
-        (None, "hh@1", "set"), ("hh@1", "hh@2", "set"), ("hh@2", "hh@1", "rollback"), ("hh@1", "hh@2", "rollback")]
+        (None, "hh@1", "set"),
+        ("hh@1", "hh@2", "set"),
+        ("hh@2", "hh@1", "rollback"),
+        ("hh@1", "hh@2", "rollback"),
+    ]
     assert call("alias", "list")[1]["aliases"][0]["version"] == "hh@2"
 
 
-@pytest.mark.parametrize(("words", "status"), [
-    (("alias", "set", "hh@champion", "hh@9", "--why", "x"), 1),
-    (("alias", "set", "hh@champion", "hh@1"), 2),
-    (("alias", "set", "hh@champion", "hh@1", "--why", " "), 1),
-    (("alias", "set", "hh@7", "hh@1", "--why", "x"), 1),
-    (("alias", "set", "hh@champion", "hh@1", "--why", "x", "--expect", "3"), 1),
-    (("alias", "history", "hh@champion"), 1),
-    (("alias", "rollback", "hh@champion", "--why", "x"), 1),
-    (("adapter", "show", "hh"), 1),
-    (("adapter", "verify", "hh@9"), 1),
-    (("adapter", "export", "hh@9", "out"), 1),
-    (("adapter", "import", "absent"), 1),
-    (("adapter", "list", "--role", "king"), 2),
-    (("adapter", "lineage"), 2),
-    (("adapter", "sign", "hh@1", "--report", "0" * 12, "--as", "evaluator"), 1),
-])
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (("alias", "set", "hh@champion", "hh@9", "--why", "x"), 1),
+        (("alias", "set", "hh@champion", "hh@1"), 2),
+        (("alias", "set", "hh@champion", "hh@1", "--why", " "), 1),
+        (("alias", "set", "hh@7", "hh@1", "--why", "x"), 1),
+        (("alias", "set", "hh@champion", "hh@1", "--why", "x", "--expect", "3"), 1),
+        (("alias", "history", "hh@champion"), 1),
+        (("alias", "rollback", "hh@champion", "--why", "x"), 1),
+        (("adapter", "show", "hh"), 1),
+        (("adapter", "verify", "hh@9"), 1),
+        (("adapter", "export", "hh@9", "out"), 1),
+        (("adapter", "import", "absent"), 1),
+        (("adapter", "list", "--role", "king"), 2),
+        (("adapter", "lineage"), 2),
+        (("adapter", "sign", "hh@1", "--report", "0" * 12, "--as", "evaluator"), 1),
+    ],
+)
 def test_a_refusal_is_one_object_with_a_fix(two: Workspace, call: Call, words: tuple[str, ...], status: int) -> None:
     seen, answer = call(*words)
     assert seen == status and set(answer["error"]) == {"message", "fix", "code"} and answer["error"]["fix"]
@@ -96,8 +104,15 @@ def test_verify_exits_1_naming_the_file(two: Workspace, call: Call) -> None:
 
 
 def test_retire_and_sign(two: Workspace, call: Call) -> None:
-    row = {"digest": "ab12" * 16, "kind": "evaluation", "title": "t", "path": "x", "figures": "{}", "actor": "x",
-           "created_at": ""}
+    row = {
+        "digest": "ab12" * 16,
+        "kind": "evaluation",
+        "title": "t",
+        "path": "x",
+        "figures": "{}",
+        "actor": "x",
+        "created_at": "",
+    }
     made.add_rows(two, reports, row)
     signed = call("adapter", "sign", "hh@1", "--report", "ab12" * 4, "--as", "evaluator")[1]
     assert signed["report_digest"] == "ab12" * 16

@@ -23,8 +23,15 @@ def test_what_is_equal_is_not_listed(workspace: Workspace, tmp_path: Path) -> No
 
 def test_settings_base_snapshot_and_metrics_are_compared(workspace: Workspace, tmp_path: Path) -> None:
     made.published(workspace, tmp_path, 0)
-    made.published(workspace, tmp_path, 0, settings={"epochs": 2, "new": 1}, base_digest="b" * 64,
-                   snapshot_digest="c" * 64, metrics={"accuracy": 0.8})
+    made.published(
+        workspace,
+        tmp_path,
+        0,
+        settings={"epochs": 2, "new": 1},
+        base_digest="b" * 64,
+        snapshot_digest="c" * 64,
+        metrics={"accuracy": 0.8},
+    )
     found = diff(workspace, "hh@1", "hh@2")
     assert found.settings == {"epochs": (1, 2), "new": (None, 1)} and found.metrics == {"accuracy": (0.7, 0.8)}
     assert found.made_of == {"base": (made.BASE_DIGEST, "b" * 64), "snapshot_digest": (None, "c" * 64)}

@@ -37,8 +37,15 @@ def test_one_changed_weight_changes_the_digest(tmp_path: Path) -> None:
 
 def test_configuration_digest_ignores_the_base_s_place_and_the_order_of_sets(tmp_path: Path) -> None:
     one = made.make(tmp_path / "one", target_modules=["q_proj", "v_proj"], modules_to_save=["score"])
-    other = made.make(tmp_path / "two", target_modules=["v_proj", "q_proj"], modules_to_save=["score", "score"],
-                      base_model_name_or_path="/elsewhere", peft_version="9", inference_mode=False, revision="abc")
+    other = made.make(
+        tmp_path / "two",
+        target_modules=["v_proj", "q_proj"],
+        modules_to_save=["score", "score"],
+        base_model_name_or_path="/elsewhere",
+        peft_version="9",
+        inference_mode=False,
+        revision="abc",
+    )
     assert folders.read(one).config_digest == folders.read(other).config_digest
     assert folders.read(one).config_digest != folders.read(made.make(tmp_path / "three", lora_alpha=99)).config_digest
 
@@ -70,14 +77,21 @@ def test_broken_safetensors_is_refused(tmp_path: Path, damage: str) -> None:
     header = json.loads(raw[8 : 8 + n])
     next(iter(header.values()))["data_offsets"][1] += 4
     wrong = json.dumps(header).encode()
-    file.write_bytes({"short": raw[:-5], "header": b"\xff" * 8 + raw[8:], "empty": b"",
-                      "offsets": len(wrong).to_bytes(8, "little") + wrong + raw[8 + n :]}[damage])
+    file.write_bytes(
+        {
+            "short": raw[:-5],
+            "header": b"\xff" * 8 + raw[8:],
+            "empty": b"",
+            "offsets": len(wrong).to_bytes(8, "little") + wrong + raw[8 + n :],
+        }[damage]
+    )
     with pytest.raises(BadInput, match=r"adapter_model\.safetensors"):
         folders.read(tmp_path / "x")
 
 
-@pytest.mark.parametrize("text", [
-    "{", "[]", '{"r": NaN}', '{"r": 1e999}', '{"bias": "\\ud800"}', "[" * 9999, '{"r": 1, "r": 2}', "\ufffe"])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", '{"r": NaN}', '{"r": 1e999}', '{"bias": "\\ud800"}', "[" * 9999, '{"r": 1, "r": 2}', "\ufffe"]
+)
 def test_configuration_that_two_readers_could_read_differently_is_refused(tmp_path: Path, text: str) -> None:
     (made.make(tmp_path / "x") / "adapter_config.json").write_text(text, "utf-8")
     with pytest.raises(BadInput, match=r"adapter_config\.json"):

@@ -18,7 +18,8 @@ from rlhf.store import Workspace
 def test_an_export_names_the_base_and_changes_nothing_else(workspace: Workspace, tmp_path: Path) -> None:
     ref = made.published(workspace, tmp_path, 0, simulated=True)
     out = export_folder(
-        workspace, ref, tmp_path / "out", base_path="/bases/tiny", extra_files={"tokenizer.json": b"{}"})
+        workspace, ref, tmp_path / "out", base_path="/bases/tiny", extra_files={"tokenizer.json": b"{}"}
+    )
     assert json.loads((out / "adapter_config.json").read_text())["base_model_name_or_path"] == "/bases/tiny"
     stored = open_version(workspace, ref).folder / "adapter_model.safetensors"
     assert (out / "adapter_model.safetensors").read_bytes() == stored.read_bytes()
@@ -102,8 +103,9 @@ def test_a_wrong_base_is_refused_by_the_folder_s_own_manifest(workspace: Workspa
         publish(workspace, out, made.draft(base_digest="f" * 64), made.evidence())
 
 
-@pytest.mark.parametrize("change", [
-    {"settings": {"epochs": 9}}, {"digest": "0" * 64}, {"base": {"name": "tiny", "digest": "0" * 64}}])
+@pytest.mark.parametrize(
+    "change", [{"settings": {"epochs": 9}}, {"digest": "0" * 64}, {"base": {"name": "tiny", "digest": "0" * 64}}]
+)
 def test_a_manifest_speaks_for_its_own_folder_only(
     workspace: Workspace, tmp_path: Path, change: dict[str, Any]
 ) -> None:
@@ -138,8 +140,15 @@ def test_stock_peft_loads_an_export_with_the_trained_scores(workspace: Workspace
     from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
 
     torch.manual_seed(0)
-    shape = {"vocab_size": 64, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2,
-             "num_attention_heads": 2, "num_key_value_heads": 2, "pad_token_id": 0}
+    shape = {
+        "vocab_size": 64,
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "pad_token_id": 0,
+    }
     LlamaForCausalLM(LlamaConfig(**shape)).save_pretrained(tmp_path / "base")
     base = LlamaForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=1)
     lora = LoraConfig(r=4, task_type="SEQ_CLS", target_modules=["q_proj", "v_proj"], modules_to_save=["score"])

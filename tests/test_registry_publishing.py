@@ -20,18 +20,21 @@ from rlhf.store import Workspace, audit
 from rlhf.store.tables import bases, version_parents
 
 
-@pytest.mark.parametrize(("evidence", "said"), [
-    (None, "needs evidence"),
-    (made.evidence(reloaded_scores=(0.5, -1.25, 2.5)), "differ by up to 0.5"),
-    (made.evidence(reloaded_scores=(0.5, -1.25)), "3 probe scores before saving, 2 after"),
-    (made.evidence(trained_scores=(), reloaded_scores=()), "0 probe scores"),
-    (made.evidence(trained_scores=(0.0, 0.0), reloaded_scores=(0.0, 0.0)), "the head is lost"),
-    (made.evidence(trained_scores=(0.3, 0.3), reloaded_scores=(0.3, 0.3)), "the head is lost"),
-    (made.evidence(reloaded_scores=(0.5, float("nan"), 2.0)), "NaN"),
-    (made.evidence(trained_scores=(0.5, float("inf"), 2.0)), "infinite"),
-    (made.evidence(reloaded_scores=(0.5, -1.25, 2.5), tolerance=1.0), "hides a lost head"),
-    (made.evidence(tolerance=float("nan")), "hides a lost head"),
-])
+@pytest.mark.parametrize(
+    ("evidence", "said"),
+    [
+        (None, "needs evidence"),
+        (made.evidence(reloaded_scores=(0.5, -1.25, 2.5)), "differ by up to 0.5"),
+        (made.evidence(reloaded_scores=(0.5, -1.25)), "3 probe scores before saving, 2 after"),
+        (made.evidence(trained_scores=(), reloaded_scores=()), "0 probe scores"),
+        (made.evidence(trained_scores=(0.0, 0.0), reloaded_scores=(0.0, 0.0)), "the head is lost"),
+        (made.evidence(trained_scores=(0.3, 0.3), reloaded_scores=(0.3, 0.3)), "the head is lost"),
+        (made.evidence(reloaded_scores=(0.5, float("nan"), 2.0)), "NaN"),
+        (made.evidence(trained_scores=(0.5, float("inf"), 2.0)), "infinite"),
+        (made.evidence(reloaded_scores=(0.5, -1.25, 2.5), tolerance=1.0), "hides a lost head"),
+        (made.evidence(tolerance=float("nan")), "hides a lost head"),
+    ],
+)
 def test_registry_refuses_a_reward_without_its_head(
     workspace: Workspace, tmp_path: Path, evidence: Evidence | None, said: str
 ) -> None:
@@ -59,9 +62,17 @@ def test_numbers_count_up_within_a_name(workspace: Workspace, tmp_path: Path) ->
     assert [str(ref) for ref in refs] == ["a@1", "b@1", "a@2", "a@3"]
 
 
-@pytest.mark.parametrize("changed", [
-    {"base_digest": digest_text("b")}, {"tokenizer_digest": digest_text("b")}, {"template_digest": digest_text("b")},
-    {"snapshot_digest": digest_text("b")}, {"settings": {"epochs": 2}}, {"seeds": {"seed": 1}}])
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"base_digest": digest_text("b")},
+        {"tokenizer_digest": digest_text("b")},
+        {"template_digest": digest_text("b")},
+        {"snapshot_digest": digest_text("b")},
+        {"settings": {"epochs": 2}},
+        {"seeds": {"seed": 1}},
+    ],
+)
 def test_digest_covers_what_made_the_version(workspace: Workspace, tmp_path: Path, changed: dict[str, Any]) -> None:
     assert made.published(workspace, tmp_path, 0).digest != made.published(workspace, tmp_path, 0, **changed).digest
 
@@ -104,8 +115,9 @@ def test_a_name_that_could_be_read_otherwise_is_refused(workspace: Workspace, tm
         publish(workspace, made.make(tmp_path / "x"), made.draft(name), made.evidence())
 
 
-@pytest.mark.parametrize("changed", [
-    {"settings": {"x": float("nan")}}, {"seeds": {"x": object()}}, {"details": {"x": "\ud800"}}])
+@pytest.mark.parametrize(
+    "changed", [{"settings": {"x": float("nan")}}, {"seeds": {"x": object()}}, {"details": {"x": "\ud800"}}]
+)
 def test_a_draft_that_is_no_json_is_refused(workspace: Workspace, tmp_path: Path, changed: dict[str, Any]) -> None:
     with pytest.raises(BadInput, match="no JSON"):
         publish(workspace, made.make(tmp_path / "x"), made.draft(**changed), made.evidence())
@@ -129,8 +141,15 @@ def test_parents_are_recorded_and_must_be_here(workspace: Workspace, tmp_path: P
 
 
 def test_a_wrong_base_is_refused(workspace: Workspace, tmp_path: Path) -> None:
-    row = {"name": "tiny", "digest": digest_text("another"), "path": "bases/tiny", "origin": "{}", "actor": "x",
-           "created_at": "x", "details": canonical_json({"hidden_size": 32, "layers": 2}).decode()}
+    row = {
+        "name": "tiny",
+        "digest": digest_text("another"),
+        "path": "bases/tiny",
+        "origin": "{}",
+        "actor": "x",
+        "created_at": "x",
+        "details": canonical_json({"hidden_size": 32, "layers": 2}).decode(),
+    }
     made.add_rows(workspace, bases, row)
     with pytest.raises(BadInput, match="base tiny has digest"):
         made.published(workspace, tmp_path, 0)

@@ -18,8 +18,19 @@ REPORT = "ab12" * 16
 @pytest.fixture
 def ready(workspace: Workspace, tmp_path: Path) -> Workspace:
     made.published(workspace, tmp_path, 0)
-    made.add_rows(workspace, reports, {"digest": REPORT, "kind": "evaluation", "title": "t", "path": "reports/x",
-                                       "figures": "{}", "actor": "x", "created_at": "2026"})
+    made.add_rows(
+        workspace,
+        reports,
+        {
+            "digest": REPORT,
+            "kind": "evaluation",
+            "title": "t",
+            "path": "reports/x",
+            "figures": "{}",
+            "actor": "x",
+            "created_at": "2026",
+        },
+    )
     return workspace
 
 
@@ -33,9 +44,18 @@ def test_a_sign_off_is_recorded_once_with_its_actor(ready: Workspace) -> None:
     assert entry["actor"] == "ann" and entry["details"]["report"] == REPORT
 
 
-@pytest.mark.parametrize(("version", "report", "role"), [
-    ("hh@2", REPORT, "evaluator"), ("hh@1", "0" * 64, "evaluator"), ("hh@1", "ab1", "evaluator"), ("hh@1", "",
-    "evaluator"), ("hh@1", "%" * 12, "evaluator"), ("hh@1", REPORT, ""), ("hh@1", REPORT, "x" * 41)])
+@pytest.mark.parametrize(
+    ("version", "report", "role"),
+    [
+        ("hh@2", REPORT, "evaluator"),
+        ("hh@1", "0" * 64, "evaluator"),
+        ("hh@1", "ab1", "evaluator"),
+        ("hh@1", "", "evaluator"),
+        ("hh@1", "%" * 12, "evaluator"),
+        ("hh@1", REPORT, ""),
+        ("hh@1", REPORT, "x" * 41),
+    ],
+)
 def test_what_is_not_there_cannot_be_signed(ready: Workspace, version: str, report: str, role: str) -> None:
     with pytest.raises((NotFound, BadInput)):
         sign(ready, version, report, role)

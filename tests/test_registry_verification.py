@@ -57,8 +57,11 @@ def test_missing_and_added_files_are_named(two: Workspace) -> None:
     (_root(two) / "stray.txt").write_text("x")
     (_root(two) / "versions/hh/stray.txt").write_text("x")
     assert set(verify(two).problems) == {
-        "versions/hh/1/adapter_config.json is missing", "versions/other/1/more.txt was never published",
-        "stray.txt was never published", "versions/hh/stray.txt was never published"}
+        "versions/hh/1/adapter_config.json is missing",
+        "versions/other/1/more.txt was never published",
+        "stray.txt was never published",
+        "versions/hh/stray.txt was never published",
+    }
 
 
 def test_what_a_crash_left_is_a_remark_and_no_problem(two: Workspace) -> None:

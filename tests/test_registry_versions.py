@@ -18,15 +18,44 @@ def test_each_spelling_means_one_version(workspace: Workspace, tmp_path: Path) -
     made.published(workspace, tmp_path, 0)
     ref = made.published(workspace, tmp_path, 1)
     aliases.move(workspace, "hh@champion", "hh@2", why="better")
-    for spelled in ("hh@2", "hh@02", "hh@champion", f"sha256:{ref.digest}", f"sha256:{ref.digest[:12]}",
-                    f"sha256:{ref.digest[:20].upper()}"):
+    for spelled in (
+        "hh@2",
+        "hh@02",
+        "hh@champion",
+        f"sha256:{ref.digest}",
+        f"sha256:{ref.digest[:12]}",
+        f"sha256:{ref.digest[:20].upper()}",
+    ):
         assert resolve(workspace, spelled) == ref, spelled
 
 
-@pytest.mark.parametrize("spelled", [
-    "", "@", "hh", "hh@", "@1", "hh@9", "hh@0", "hh@-1", "hh@1 ", "hh@champion", "HH@1", "h@1", "hh@²", "hh@1@1",
-    "sha256:", "sha256:abc", "sha256:" + "0" * 64, "sha256:" + "0" * 65, "base:tiny", "sha256:%%%%%%%%%%%%",
-    "hh@99999999999999999999", "../hh@1"])
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        "",
+        "@",
+        "hh",
+        "hh@",
+        "@1",
+        "hh@9",
+        "hh@0",
+        "hh@-1",
+        "hh@1 ",
+        "hh@champion",
+        "HH@1",
+        "h@1",
+        "hh@²",
+        "hh@1@1",
+        "sha256:",
+        "sha256:abc",
+        "sha256:" + "0" * 64,
+        "sha256:" + "0" * 65,
+        "base:tiny",
+        "sha256:%%%%%%%%%%%%",
+        "hh@99999999999999999999",
+        "../hh@1",
+    ],
+)
 def test_an_unknown_version_is_an_error_never_another_one(workspace: Workspace, tmp_path: Path, spelled: str) -> None:
     made.published(workspace, tmp_path, 0)
     with pytest.raises((NotFound, BadInput)) as refused:
@@ -37,8 +66,12 @@ def test_an_unknown_version_is_an_error_never_another_one(workspace: Workspace, 
 def test_the_error_names_what_is_near(workspace: Workspace, tmp_path: Path) -> None:
     made.published(workspace, tmp_path, 0, "harmless")
     aliases.move(workspace, "harmless@champion", "harmless@1", why="first")
-    for spelled, near in (("harmless@4", "harmless@1"), ("harmles@1", "harmless"), ("harmless", "harmless@1"),
-                          ("harmless@champoin", "harmless@champion")):
+    for spelled, near in (
+        ("harmless@4", "harmless@1"),
+        ("harmles@1", "harmless"),
+        ("harmless", "harmless@1"),
+        ("harmless@champoin", "harmless@champion"),
+    ):
         with pytest.raises(RlhfError) as refused:
             resolve(workspace, spelled)
         assert near in refused.value.fix, spelled
@@ -50,9 +83,11 @@ def test_a_digest_that_could_be_two_is_refused_naming_both(workspace: Workspace,
     with workspace.write() as write:
         columns = "role, kind, path, base_digest, snapshot_digest, manifest, run_id, actor, created_at, retired_at"
         write.connection.execute(
-            text(f"insert into versions (digest, name, number, {columns}) "
-                 f"select :twin, name, 2, {columns} from versions"),
-            {"twin": twin})
+            text(
+                f"insert into versions (digest, name, number, {columns}) select :twin, name, 2, {columns} from versions"
+            ),
+            {"twin": twin},
+        )
     with pytest.raises(NotFound, match=r"hh@1 .* hh@2"):
         resolve(workspace, f"sha256:{ref.digest[:16]}")
     assert resolve(workspace, f"sha256:{twin}").number == 2
@@ -99,7 +134,8 @@ def test_a_change_that_also_forges_the_checksum_is_found_by_the_digest(workspace
     with workspace.write() as write:
         write.connection.execute(
             text("update files set sha256 = :sha, n_bytes = :n where path = 'versions/hh/1/manifest.json'"),
-            {"sha": digest_file(file), "n": file.stat().st_size})
+            {"sha": digest_file(file), "n": file.stat().st_size},
+        )
     with pytest.raises(Damaged, match=r"hh@1 .* has digest"):
         open_version(workspace, "hh@1")
 

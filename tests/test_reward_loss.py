@@ -25,13 +25,24 @@ def test_our_reward_loss_equals_trls(tiny_folder: Path, tmp_path: Path, margin: 
     base = Base("tiny", "0" * 64, tiny_folder, "", "", {}, {})
     model = rewards.fresh(base, CPU, rewards.LoraShape(4, 8, 0.0, 0), seed=3)
     torch.manual_seed(0)
-    for name, parameter in model.named_parameters():
+    for parameter in model.parameters():
         if parameter.requires_grad:
             torch.nn.init.normal_(parameter, std=0.2)
     prefix, chosen, rejected = (5, 6, 7, 8), [(9, 10), (11, 12, 13), (14,)], [(20, 21, 22), (23,), (24, 25)]
-    rows = {"chosen_ids": [[*prefix, *c] for c in chosen], "rejected_ids": [[*prefix, *r] for r in rejected], "margin": [margin] * 3}
-    args = RewardConfig(output_dir=str(tmp_path), bf16=False, gradient_checkpointing=False, use_cpu=True, report_to=[],
-                        center_rewards_coefficient=0.01, per_device_train_batch_size=3)
+    rows = {
+        "chosen_ids": [[*prefix, *c] for c in chosen],
+        "rejected_ids": [[*prefix, *r] for r in rejected],
+        "margin": [margin] * 3,
+    }
+    args = RewardConfig(
+        output_dir=str(tmp_path),
+        bf16=False,
+        gradient_checkpointing=False,
+        use_cpu=True,
+        report_to=[],
+        center_rewards_coefficient=0.01,
+        per_device_train_batch_size=3,
+    )
     tokenizer = base.tokenizer()
     trl_side = RewardTrainer(model=model, args=args, train_dataset=Dataset.from_dict(rows), processing_class=tokenizer)
     batch = trl_side.data_collator([{k: v[i] for k, v in rows.items()} for i in range(3)])

@@ -27,7 +27,12 @@ def row(prompt: str, one: str, other: str, *choices: str) -> SnapshotRow:
 
 
 def test_every_pair_is_accounted_for(tiny_folder: Path) -> None:
-    rows = [row("p", "yes", "no", "a"), row("q", "yes", "x" * 500, "b"), row("r", "yes", "no", "skip"), row("s", "yes", "no", "tie")]
+    rows = [
+        row("p", "yes", "no", "a"),
+        row("q", "yes", "x" * 500, "b"),
+        row("r", "yes", "no", "skip"),
+        row("s", "yes", "no", "tie"),
+    ]
     taken, counts = training_rows(rows, renderer(tiny_folder, 200), "soft", 0.0)
     assert (counts.pairs, counts.trained_on, counts.too_long, counts.undecided, counts.ties) == (4, 2, 1, 1, 1)
     assert len(taken) == 2
@@ -42,8 +47,18 @@ def test_the_chosen_reply_is_the_judged_one(tiny_folder: Path) -> None:
         assert (one.pair.reply_a if choice == "a" else one.pair.reply_b) in text
 
 
-@pytest.mark.parametrize(("choices", "soft", "majority"), [
-    ("a", 1.0, 1.0), ("aab", 2 / 3, 1.0), ("ab", 0.5, 0.5), ("a,tie", 0.75, 1.0), ("both_bad", 0.5, 0.5), ("skip", None, None), ("b,skip", 0.0, 0.0)])
+@pytest.mark.parametrize(
+    ("choices", "soft", "majority"),
+    [
+        ("a", 1.0, 1.0),
+        ("aab", 2 / 3, 1.0),
+        ("ab", 0.5, 0.5),
+        ("a,tie", 0.75, 1.0),
+        ("both_bad", 0.5, 0.5),
+        ("skip", None, None),
+        ("b,skip", 0.0, 0.0),
+    ],
+)
 def test_targets(choices: str, soft: float | None, majority: float | None) -> None:
     said = choices.split(",") if choices in ("a,tie", "b,skip", "both_bad", "skip") else list(choices)
     judgements = [Judgement("p", c, "s", str(i)) for i, c in enumerate(said)]  # type: ignore[arg-type]
@@ -52,7 +67,14 @@ def test_targets(choices: str, soft: float | None, majority: float | None) -> No
 
 
 def test_oldest_turns_go_first_and_the_last_user_turn_stays() -> None:
-    turns = [Message("system", "s"), Message("user", "1"), Message("assistant", "2"), Message("user", "3"), Message("assistant", "4"), Message("user", "5")]
+    turns = [
+        Message("system", "s"),
+        Message("user", "1"),
+        Message("assistant", "2"),
+        Message("user", "3"),
+        Message("assistant", "4"),
+        Message("user", "5"),
+    ]
     kept = [" ".join(m.content for m in messages) for messages, _ in shortened(turns)]
     assert kept == ["s 1 2 3 4 5", "s 3 4 5", "s 5"]
 

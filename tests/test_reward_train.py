@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from peft import AutoPeftModelForSequenceClassification
+from preferences import cut_polite
 from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
-from preferences import cut_polite
 from rlhf import registry, reward
 from rlhf.engine import scoring
 from rlhf.errors import BadInput, Conflict, NotFound
@@ -25,7 +25,15 @@ from rlhf.reward.score import Item, open_reward
 from rlhf.store import Workspace, runs
 
 PROJECT = Path(__file__).parent.parent
-QUICK = {"base": "tiny", "snapshot": "polite", "dtype": "float32", "learning_rate": 3e-3, "pairs_per_step": 8, "lora_r": 4, "lora_alpha": 8}
+QUICK = {
+    "base": "tiny",
+    "snapshot": "polite",
+    "dtype": "float32",
+    "learning_rate": 3e-3,
+    "pairs_per_step": 8,
+    "lora_r": 4,
+    "lora_alpha": 8,
+}
 
 
 def settings(**more: object) -> reward.RewardSettings:
@@ -45,14 +53,19 @@ def weights(workspace: Workspace, version: object) -> dict[str, torch.Tensor]:
 def test_a_reward_learns_what_the_labelers_prefer(ready: Workspace) -> None:
     trained = reward.train(ready, settings(epochs=3))
     assert trained.metrics["accuracy"] > 0.9
-    assert {"config.yaml", "metrics.jsonl", "report.json", "report.html"} <= {f.name for f in trained.run_folder.iterdir()}
+    assert {"config.yaml", "metrics.jsonl", "report.json", "report.html"} <= {
+        f.name for f in trained.run_folder.iterdir()
+    }
     assert runs.show(ready, trained.run_id).state == "done"
 
 
 def test_head_survives_reload_and_export_to_plain_peft(ready: Workspace, tmp_path: Path) -> None:
     """Promise 1: a fresh base with the folder, and stock PEFT with the export, give the published probe scores."""
     trained = reward.train(ready, settings())
-    items = [Item(1, (Message("user", "Question 3 about red?"),), "Yes blue thanks"), Item(2, (Message("user", "q"),), "No")]
+    items = [
+        Item(1, (Message("user", "Question 3 about red?"),), "Yes blue thanks"),
+        Item(2, (Message("user", "q"),), "No"),
+    ]
     ours = [row["score"] for row in reward.score_items(ready, trained.version, items)]
     base = ready.root / "bases" / "tiny"
     registry.export_folder(ready, trained.version, tmp_path / "out", base_path=str(base))
@@ -60,7 +73,9 @@ def test_head_survives_reload_and_export_to_plain_peft(ready: Workspace, tmp_pat
     tokenizer = AutoTokenizer.from_pretrained(base)
     for item, score in zip(items, ours, strict=True):
         chat = [m.as_json() for m in item.prompt] + [{"role": "assistant", "content": item.reply}]
-        ids = tokenizer(tokenizer.apply_chat_template(chat, tokenize=False), add_special_tokens=False, return_tensors="pt")
+        ids = tokenizer(
+            tokenizer.apply_chat_template(chat, tokenize=False), add_special_tokens=False, return_tensors="pt"
+        )
         with torch.no_grad():
             assert stock(**ids).logits.item() == pytest.approx(score, abs=1e-4)
 
@@ -116,7 +131,9 @@ def test_training_from_a_version_goes_on_from_its_weights(ready: Workspace) -> N
     second = reward.train(ready, settings(from_version=str(first.version), max_steps=1, learning_rate=1e-9))
     before, after = weights(ready, first.version), weights(ready, second.version)
     assert max((before[n] - after[n]).abs().max() for n in before) < 1e-6
-    assert [parent for _, parent in registry.open_version(ready, second.version).manifest["parents"]] == [first.version.digest]
+    assert [parent for _, parent in registry.open_version(ready, second.version).manifest["parents"]] == [
+        first.version.digest
+    ]
 
 
 def test_nothing_to_train_on_is_refused_before_a_run_starts(ready: Workspace) -> None:
@@ -135,7 +152,12 @@ def test_one_scorer_gives_training_and_scoring_the_same_numbers(ready: Workspace
 
     pairs = [row.pair for row in snapshots.open_snapshot(ready, "polite").rows("test")]
     for pair, scored in zip(pairs, reward.score_pairs(ready, trained.version, pairs), strict=True):
-        singles = [row["score"] for row in reward.score_items(ready, trained.version, [Item(0, pair.prompt, pair.reply_a), Item(1, pair.prompt, pair.reply_b)])]
+        singles = [
+            row["score"]
+            for row in reward.score_items(
+                ready, trained.version, [Item(0, pair.prompt, pair.reply_a), Item(1, pair.prompt, pair.reply_b)]
+            )
+        ]
         rendered = opened.renderer.pair(pair)
         assert rendered is not None
         from rlhf.engine.packing import Group
@@ -146,9 +168,19 @@ def test_one_scorer_gives_training_and_scoring_the_same_numbers(ready: Workspace
 
 
 def start_training(workspace: Workspace, *words: str, launcher: list[str] | None = None) -> subprocess.Popen[str]:
-    command = [*(launcher or [sys.executable]), str(PROJECT / "scripts" / "train_reward.py"), "--workspace", str(workspace.root), "--json",
-               "name=polite", *(f"{k}={v}" for k, v in QUICK.items()), *words]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    command = [
+        *(launcher or [sys.executable]),
+        str(PROJECT / "scripts" / "train_reward.py"),
+        "--workspace",
+        str(workspace.root),
+        "--json",
+        "name=polite",
+        *(f"{k}={v}" for k, v in QUICK.items()),
+        *words,
+    ]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"}
+    )
 
 
 def wait_for_steps(workspace: Workspace, n: int, process: subprocess.Popen[str]) -> None:

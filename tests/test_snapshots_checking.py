@@ -31,10 +31,13 @@ def test_no_opening_leaks_and_the_rows_are_counted(workspace: Workspace) -> None
 
 def test_a_reply_on_both_sides_is_counted(workspace: Workspace) -> None:
     one, other = _sided(0, 0.5, "train"), _sided(0, 0.5, "test")
-    put(workspace, [
-        judged(Pair.of(one.prompt, "I can't  help", "x"), "a"),
-        judged(Pair.of(other.prompt, "i CAN'T help", "y"), "a"),
-    ])
+    put(
+        workspace,
+        [
+            judged(Pair.of(one.prompt, "I can't  help", "x"), "a"),
+            judged(Pair.of(other.prompt, "i CAN'T help", "y"), "a"),
+        ],
+    )
     snapshots.cut(workspace, "hh", holdout=0.5)
     found = snapshots.check(workspace, "hh").leaks["replies"]
     assert found.count == 1 and found.examples == (Pair.of(other.prompt, "i CAN'T help", "y").id,)
@@ -51,23 +54,33 @@ def test_a_prompt_that_is_nearly_one_of_the_other_side_is_counted(workspace: Wor
 
 
 def test_contradictions_are_told_apart(workspace: Workspace) -> None:
-    put(workspace, [
-        judged(pair_of(0), "a", labeler="w"), judged(pair_of(0), "b", labeler="w"),
-        judged(pair_of(1), "a"), judged(pair_of(1), "b"),
-        judged(pair_of(2), "a", labeler="w"), judged(pair_of(2), "b", labeler="w", source="t"),
-        judged(pair_of(3), "a", labeler="w"), judged(pair_of(3), "b", labeler="v"),
-    ])
+    put(
+        workspace,
+        [
+            judged(pair_of(0), "a", labeler="w"),
+            judged(pair_of(0), "b", labeler="w"),
+            judged(pair_of(1), "a"),
+            judged(pair_of(1), "b"),
+            judged(pair_of(2), "a", labeler="w"),
+            judged(pair_of(2), "b", labeler="w", source="t"),
+            judged(pair_of(3), "a", labeler="w"),
+            judged(pair_of(3), "b", labeler="v"),
+        ],
+    )
     snapshots.cut(workspace, "hh")
     found = snapshots.check(workspace, "hh").contradictions
     assert {name: f.examples for name, f in found.items()} == {
-        "same_labeler": (pair_of(0).id,), "unknown_labelers": (pair_of(1).id,), "between_sources": (pair_of(2).id,),
+        "same_labeler": (pair_of(0).id,),
+        "unknown_labelers": (pair_of(1).id,),
+        "between_sources": (pair_of(2).id,),
     }
 
 
 def test_copies_and_shared_prompts_are_counted(workspace: Workspace) -> None:
     words = " ".join(f"word{i}" for i in range(60))
     rows = [
-        judged(pair_of(0, replies=(words, "no")), "a"), judged(pair_of(0, replies=(words + " more", "no")), "a"),
+        judged(pair_of(0, replies=(words, "no")), "a"),
+        judged(pair_of(0, replies=(words + " more", "no")), "a"),
         judged(pair_of(1, replies=("quite another matter, said at length", "yes, well")), "a"),
     ]
     put(workspace, rows)
@@ -82,7 +95,9 @@ def test_too_long_pairs_need_a_way_to_count_tokens(workspace: Workspace) -> None
     without = snapshots.check(workspace, "hh", max_tokens=50)
     assert without.too_long is None and "--base" in (without.too_long_reason or "")
     found = snapshots.check(
-        workspace, "hh", max_tokens=50,
+        workspace,
+        "hh",
+        max_tokens=50,
         count_tokens=lambda row: max(len(row.pair.reply_a.split()), len(row.pair.reply_b.split())),
     )
     assert found.too_long is not None and found.too_long.count == 5 and found.too_long_reason is None

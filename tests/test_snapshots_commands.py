@@ -65,9 +65,13 @@ def test_export_names_both_files(filled: Workspace, capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("words", "status", "code"),
     [
-        (["cut", "7"], 2, "bad_usage"), (["cut", "hh", "--holdout", "1"], 2, "bad_usage"),
-        (["cut", "hh", "--source", "on"], 1, "not_found"), (["cut", "hh", "--kind", "model"], 1, "bad_input"),
-        (["show", "hh"], 1, "not_found"), (["cut"], 2, "bad_usage"), (["check", "hh@"], 2, "bad_usage"),
+        (["cut", "7"], 2, "bad_usage"),
+        (["cut", "hh", "--holdout", "1"], 2, "bad_usage"),
+        (["cut", "hh", "--source", "on"], 1, "not_found"),
+        (["cut", "hh", "--kind", "model"], 1, "bad_input"),
+        (["show", "hh"], 1, "not_found"),
+        (["cut"], 2, "bad_usage"),
+        (["check", "hh@"], 2, "bad_usage"),
     ],
 )
 def test_refusals_have_their_status_and_a_fix(

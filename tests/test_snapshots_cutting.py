@@ -157,10 +157,15 @@ def test_what_a_labeler_took_back_is_not_in_the_row(workspace: Workspace) -> Non
 
 
 def test_sources_and_kinds_choose_judgements_as_well_as_pairs(workspace: Workspace) -> None:
-    put(workspace, [
-        judged(pair_of(0), "a", source="one"), judged(pair_of(0), "b", source="two"),
-        judged(pair_of(1), "a", source="one", kind="simulated"), judged(pair_of(2), "a", source="two"),
-    ])
+    put(
+        workspace,
+        [
+            judged(pair_of(0), "a", source="one"),
+            judged(pair_of(0), "b", source="two"),
+            judged(pair_of(1), "a", source="one", kind="simulated"),
+            judged(pair_of(2), "a", source="two"),
+        ],
+    )
     made = snapshots.cut(workspace, "hh", sources=["one"])
     assert {r.sources for r in made.rows()} == {("one",)}
     assert {j.source for r in made.rows() for j in r.judgements} == {"one"} and made.n_pairs == 2
@@ -203,7 +208,7 @@ def test_a_cut_is_in_the_audit_log_with_its_digest(workspace: Workspace) -> None
     put(workspace, [judged(pair_of(0), "a")])
     made = snapshots.cut(workspace, "hh")
     with workspace.read() as connection:
-        entry, = audit.entries(connection, action="snapshot.cut")
+        (entry,) = audit.entries(connection, action="snapshot.cut")
     assert (entry["actor"], entry["subject"], entry["details"]["digest"]) == ("tester", "hh@1", made.digest)
 
 

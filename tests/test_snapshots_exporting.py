@@ -20,11 +20,18 @@ from rlhf.store import Workspace
 
 @pytest.fixture
 def cut(workspace: Workspace) -> snapshots.Snapshot:
-    put(workspace, [
-        judged(pair_of(0), "a", labeler="w", strength=3), judged(pair_of(0), "b", labeler="=1+1", cohort="@home"),
-        judged(pair_of(1), "b"), judged(pair_of(2), "tie"), judged(pair_of(3), "both_bad"),
-        judged(pair_of(1), "skip", labeler="w"), *(judged(pair_of(i), "a") for i in range(10, 30)),
-    ])
+    put(
+        workspace,
+        [
+            judged(pair_of(0), "a", labeler="w", strength=3),
+            judged(pair_of(0), "b", labeler="=1+1", cohort="@home"),
+            judged(pair_of(1), "b"),
+            judged(pair_of(2), "tie"),
+            judged(pair_of(3), "both_bad"),
+            judged(pair_of(1), "skip", labeler="w"),
+            *(judged(pair_of(i), "a") for i in range(10, 30)),
+        ],
+    )
     return snapshots.cut(workspace, "hh", holdout=0.3)
 
 
@@ -35,8 +42,10 @@ def _read(path: Path) -> list[dict[str, Any]]:
     text = (gzip.decompress(packed) if path.suffix == ".gz" else packed).decode("utf-8")
     if ".csv" not in path.name:
         return [json.loads(line) for line in text.split("\n") if line]
-    return [{k: json.loads(v) if k in ("prompt", "chosen", "rejected") else v for k, v in row.items() if v}
-            for row in csv.DictReader(io.StringIO(text, newline=""))]
+    return [
+        {k: json.loads(v) if k in ("prompt", "chosen", "rejected") else v for k, v in row.items() if v}
+        for row in csv.DictReader(io.StringIO(text, newline=""))
+    ]
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "out.csv", "out.parquet", "out.jsonl.gz", "out.csv.gz"])

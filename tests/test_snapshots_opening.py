@@ -36,7 +36,8 @@ def _rewrite(workspace: Workspace, shard: Path, column: str, place: int, value: 
     pq.write_table(table, shard)
     with workspace.write() as write:
         write.connection.execute(
-            update(files).where(files.c.path == f"snapshots/hh/1/{shard.name}")
+            update(files)
+            .where(files.c.path == f"snapshots/hh/1/{shard.name}")
             .values(sha256=digest_file(shard), n_bytes=shard.stat().st_size)
         )
 
@@ -44,7 +45,7 @@ def _rewrite(workspace: Workspace, shard: Path, column: str, place: int, value: 
 def test_nothing_published_changes_a_flipped_byte_in_a_shard_is_found_and_named(
     workspace: Workspace, cut: snapshots.Snapshot
 ) -> None:
-    shard, = cut.shards
+    (shard,) = cut.shards
     whole = shard.read_bytes()
     for place in (0, len(whole) // 2, len(whole) - 1):
         shard.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
@@ -79,8 +80,14 @@ def test_rows_that_do_not_give_the_digest_are_refused_even_with_fresh_checksums(
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("reply_a", "another reply"), ("prompt", "[]"), ("prompt", "{"), ("judgements", "[]"), ("sources", '["x"]'),
-     ("group", "0")],
+    [
+        ("reply_a", "another reply"),
+        ("prompt", "[]"),
+        ("prompt", "{"),
+        ("judgements", "[]"),
+        ("sources", '["x"]'),
+        ("group", "0"),
+    ],
 )
 def test_a_text_that_does_not_give_its_rows_digest_is_found_when_it_is_read(
     workspace: Workspace, cut: snapshots.Snapshot, column: str, value: str
@@ -106,8 +113,12 @@ def test_a_reference_names_the_latest_cut_a_number_or_a_digest(workspace: Worksp
 
 @pytest.mark.parametrize(
     ("ref", "said"),
-    [("hj", "nearest: 'hh'"), ("hh@9", "no snapshot hh@9"), ("zzz", "no snapshot zzz"),
-     ("sha256:" + "0" * 12, "the digest")],
+    [
+        ("hj", "nearest: 'hh'"),
+        ("hh@9", "no snapshot hh@9"),
+        ("zzz", "no snapshot zzz"),
+        ("sha256:" + "0" * 12, "the digest"),
+    ],
 )
 def test_an_unknown_snapshot_is_an_error_with_the_nearest_name(
     workspace: Workspace, cut: snapshots.Snapshot, ref: str, said: str
@@ -123,12 +134,16 @@ def test_what_can_not_be_a_reference_is_wrong_usage(workspace: Workspace, cut: s
 
 
 def test_the_dataset_has_trl_rows_by_majority_and_counts_the_undecided(workspace: Workspace) -> None:
-    put(workspace, [
-        *(judged(pair_of(0), choice, labeler=f"w{k}") for k, choice in enumerate("bba")),
-        *(judged(pair_of(1), choice, labeler=f"w{k}") for k, choice in enumerate("ab")),
-        judged(pair_of(2), "tie"),
-        judged(pair_of(3), "a"), judged(pair_of(3), "skip", labeler="2"),
-    ])
+    put(
+        workspace,
+        [
+            *(judged(pair_of(0), choice, labeler=f"w{k}") for k, choice in enumerate("bba")),
+            *(judged(pair_of(1), choice, labeler=f"w{k}") for k, choice in enumerate("ab")),
+            judged(pair_of(2), "tie"),
+            judged(pair_of(3), "a"),
+            judged(pair_of(3), "skip", labeler="2"),
+        ],
+    )
     made = snapshots.cut(workspace, "v", holdout=0.0).dataset("train")
     by_id = {row["pair_id"]: row for row in made}
     assert by_id.keys() == {pair_of(0).id, pair_of(3).id}

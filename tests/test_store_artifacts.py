@@ -72,8 +72,10 @@ def test_changed_missing_and_added_files_are_named(workspace: Workspace) -> None
     (folder / "inner" / "four").write_bytes(b"")
     with pytest.raises(Damaged) as damaged:
         open_(workspace, "things/a/1")
-    assert damaged.value.message == ("things/a/1/two is missing; things/a/1/inner/four was never published; "
-                                     "things/a/1/one was changed after it was published")
+    assert damaged.value.message == (
+        "things/a/1/two is missing; things/a/1/inner/four was never published; "
+        "things/a/1/one was changed after it was published"
+    )
 
 
 def test_a_file_replaced_by_a_folder_or_a_dangling_link_is_missing(workspace: Workspace) -> None:
@@ -111,7 +113,10 @@ def test_verify_all_counts_and_names(workspace: Workspace) -> None:
     (Path(workspace.artifacts.root) / "things/a/2/left").write_bytes(b"")
     with workspace.read() as connection:
         assert workspace.artifacts.verify_all(connection) == (
-            4, ["others/b/two was changed after it was published"], ["things/a/2"])
+            4,
+            ["others/b/two was changed after it was published"],
+            ["things/a/2"],
+        )
 
 
 def test_staging_leaves_nothing_behind(workspace: Workspace) -> None:

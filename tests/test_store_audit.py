@@ -22,20 +22,24 @@ def test_entries_come_in_order_with_actor_and_details(logged: Workspace) -> None
         assert audit.verify(connection) == 5
         entries = audit.entries(connection, action="thing.done")
         assert [(e["seq"], e["actor"], e["details"]["number"]) for e in entries] == [
-            (n + 2, f"actor-{n}", n) for n in range(4)]
+            (n + 2, f"actor-{n}", n) for n in range(4)
+        ]
         assert [e["seq"] for e in audit.entries(connection, subject="subject-1")] == [3, 5]
 
 
-@pytest.mark.parametrize("statement", [
-    "update audit set actor = 'mallory' where seq = 3",
-    "update audit set at = '2020-01-01T00:00:00.000000+00:00' where seq = 3",
-    "update audit set details = '{}' where seq = 3",
-    "update audit set hash = previous where seq = 3",
-    "update audit set previous = hash where seq = 3",
-    "delete from audit where seq = 3",
-    "delete from audit where seq = 1",
-    "update audit set seq = 30 where seq = 3",
-])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "update audit set actor = 'mallory' where seq = 3",
+        "update audit set at = '2020-01-01T00:00:00.000000+00:00' where seq = 3",
+        "update audit set details = '{}' where seq = 3",
+        "update audit set hash = previous where seq = 3",
+        "update audit set previous = hash where seq = 3",
+        "delete from audit where seq = 3",
+        "delete from audit where seq = 1",
+        "update audit set seq = 30 where seq = 3",
+    ],
+)
 def test_tampering_is_found(logged: Workspace, statement: str) -> None:
     with logged.write() as write:
         write.connection.execute(text(statement))

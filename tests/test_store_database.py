@@ -59,6 +59,7 @@ def test_a_reader_sees_one_state_while_others_write(workspace: Workspace) -> Non
 
 def test_what_a_write_reads_is_true_until_it_commits(workspace: Workspace) -> None:
     """Eight threads count up one number by reading and writing it: none is lost."""
+
     def count_up(name: str) -> None:
         for _ in range(10):
             with workspace.write() as write:

@@ -27,6 +27,7 @@ pytestmark = pytest.mark.postgres
 @pytest.fixture
 def new_database(postgres_url: str) -> Callable[[], str]:
     """Makes an empty database of its own and returns its URL."""
+
     def make() -> str:
         name = f"d{new_id()}"
         engine = create_engine(

@@ -31,8 +31,12 @@ def remote(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     """A workspace with its artifacts in a bucket, found by nothing but the URL and AWS's own environment variables."""
     import s3fs
 
-    for name, value in {"AWS_ENDPOINT_URL": s3_server, "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test",
-                        "AWS_DEFAULT_REGION": "us-east-1"}.items():
+    for name, value in {
+        "AWS_ENDPOINT_URL": s3_server,
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+    }.items():
         monkeypatch.setenv(name, value)
     s3fs.S3FileSystem.clear_instance_cache()
     bucket = f"b-{abs(hash(tmp_path)):x}"
@@ -59,7 +63,8 @@ def test_a_version_on_s3_equals_one_in_local_files(workspace: Workspace, remote:
     for name in left.keys() - {"manifest.json"}:
         assert left[name] == right[name]
     assert {k: v for k, v in here.manifest.items() if k != "created_at"} == {
-        k: v for k, v in there.manifest.items() if k != "created_at"}
+        k: v for k, v in there.manifest.items() if k != "created_at"
+    }
     one, other = verify(workspace), verify(remote)
     assert one.ok and (one.files, one.versions, one.audit_entries) == (other.files, other.versions, other.audit_entries)
     assert other.ok, other.problems
@@ -71,8 +76,11 @@ def test_what_is_changed_missing_or_added_on_s3_is_named(remote: Workspace, tmp_
     store.pipe_file(f"{path}/adapter_config.json", b"{}")
     store.pipe_file(f"{path}/more.py", b"x")
     store.rm_file(f"{path}/manifest.json")
-    named = {"versions/hh/1/adapter_config.json was changed after it was published",
-             "versions/hh/1/more.py was never published", "versions/hh/1/manifest.json is missing"}
+    named = {
+        "versions/hh/1/adapter_config.json was changed after it was published",
+        "versions/hh/1/more.py was never published",
+        "versions/hh/1/manifest.json is missing",
+    }
     assert set(verify(remote).problems) == named
     with pytest.raises(Damaged) as damaged:
         open_version(remote, "hh@1")
@@ -113,4 +121,5 @@ def test_an_export_from_s3_is_a_local_folder(remote: Workspace, tmp_path: Path) 
     made.published(remote, tmp_path, 0)
     out = export_folder(remote, "hh@1", tmp_path / "out", base_path="/bases/tiny")
     assert (out / "adapter_model.safetensors").read_bytes() == (
-        tmp_path / "staged-hh-0" / "adapter_model.safetensors").read_bytes()
+        tmp_path / "staged-hh-0" / "adapter_model.safetensors"
+    ).read_bytes()

@@ -78,7 +78,7 @@ def test_the_migrated_schema_is_the_one_that_the_code_reads(workspace: Workspace
     assert workspace.database.revision() == database.SCHEMA_HEAD
 
 
-_NEXT = '''
+_NEXT = """
 from alembic import op
 import sqlalchemy as sa
 revision = "9999"
@@ -88,7 +88,7 @@ def upgrade():
         table.add_column(sa.Column("shelf", sa.String(20), nullable=False, server_default="top"))
     op.create_table("shelves", sa.Column("name", sa.String(20), primary_key=True))
     {more}
-'''
+"""
 
 
 def _next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: str = "") -> None:

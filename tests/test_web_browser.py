@@ -16,8 +16,15 @@ from rlhf.store import Workspace
 from rlhf.store.tables import judgements
 
 pytestmark = pytest.mark.browser
-_FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-          "--disable-component-update", "--disable-sync"]
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture
@@ -32,8 +39,12 @@ def page(workspace: Workspace, tmp_path: Path) -> Iterator[Any]:
     problems: list[str] = []
     with served(workspace) as (_, told), sync_api.sync_playwright() as playwright:
         context = playwright.chromium.launch_persistent_context(
-            str(tmp_path / "profile"), executable_path=chromium, headless=True, args=_FLAGS,
-            viewport={"width": 1280, "height": 860})
+            str(tmp_path / "profile"),
+            executable_path=chromium,
+            headless=True,
+            args=_FLAGS,
+            viewport={"width": 1280, "height": 860},
+        )
         opened = context.new_page()
         opened.on("pageerror", lambda error: problems.append(str(error)))
         opened.on("dialog", lambda dialog: (problems.append(f"dialog {dialog.message}"), dialog.dismiss()))
@@ -62,8 +73,11 @@ def kept(workspace: Workspace) -> list[Any]:
 
 
 def side_of(row: Any) -> str:
-    return {"a": "left", "b": "right"}.get(row.choice, row.choice) if row.shown == "ab" else \
-        {"b": "left", "a": "right"}.get(row.choice, row.choice)
+    return (
+        {"a": "left", "b": "right"}.get(row.choice, row.choice)
+        if row.shown == "ab"
+        else {"b": "left", "a": "right"}.get(row.choice, row.choice)
+    )
 
 
 def test_labels_by_keyboard_until_nothing_is_left(page: Any, workspace: Workspace) -> None:

@@ -49,9 +49,24 @@ def test_every_route_but_the_open_ones_refuses_a_stranger(workspace: Workspace) 
             assert refused.json()["error"]["code"] == "unauthenticated"
 
 
-@pytest.mark.parametrize("path", [
-    "/api/task", "/nothing", "/docs", "/openapi.json", "/login/", "/static", "/STATIC/page.css", "//api/task",
-    "/static/..%2f..%2fapi/task", "/%61pi/task", "/api/task%00", "/login%2f..%2fapi/task", "/health/x"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/api/task",
+        "/nothing",
+        "/docs",
+        "/openapi.json",
+        "/login/",
+        "/static",
+        "/STATIC/page.css",
+        "//api/task",
+        "/static/..%2f..%2fapi/task",
+        "/%61pi/task",
+        "/api/task%00",
+        "/login%2f..%2fapi/task",
+        "/health/x",
+    ],
+)
 def test_no_spelling_of_a_path_gets_past_the_guard(workspace: Workspace, path: str) -> None:
     add_pair(workspace, "q?", "good", "bad")
     refused = stranger(workspace).get(path)
@@ -59,8 +74,9 @@ def test_no_spelling_of_a_path_gets_past_the_guard(workspace: Workspace, path: s
     assert refused.json()["error"].keys() == {"message", "fix", "code"}
 
 
-@pytest.mark.parametrize("path", [
-    "/static/..%2fapp.py", "/static/../app.py", "/static/%2e%2e/app.py", "/static/....//app.py"])
+@pytest.mark.parametrize(
+    "path", ["/static/..%2fapp.py", "/static/../app.py", "/static/%2e%2e/app.py", "/static/....//app.py"]
+)
 def test_static_files_do_not_climb(workspace: Workspace, path: str) -> None:
     answered = stranger(workspace).get(path)
     assert answered.status_code in (401, 404) and "create_app" not in answered.text
@@ -80,10 +96,16 @@ def test_open_routes_tell_nothing(workspace: Workspace) -> None:
 
 def test_every_answer_has_the_headers(workspace: Workspace) -> None:
     client = client_of(workspace)
-    answers = [client.get(path) for path in (
-        "/", "/login", "/static/label.js", "/health", "/api/task", "/nothing", "/api/nothing")]
-    answers += [client.get("/", headers={"Host": "evil.example"}), client.post("/api/task", json={}),
-                stranger(workspace).get("/api/task"), client.post("/api/undo", content=b"x" * (MAX_BODY_BYTES + 1))]
+    answers = [
+        client.get(path)
+        for path in ("/", "/login", "/static/label.js", "/health", "/api/task", "/nothing", "/api/nothing")
+    ]
+    answers += [
+        client.get("/", headers={"Host": "evil.example"}),
+        client.post("/api/task", json={}),
+        stranger(workspace).get("/api/task"),
+        client.post("/api/undo", content=b"x" * (MAX_BODY_BYTES + 1)),
+    ]
     for answer in answers:
         policy = answer.headers["content-security-policy"]
         assert policy.startswith("default-src 'none'") and "frame-ancestors 'none'" in policy and "unsafe" not in policy
@@ -129,9 +151,16 @@ def test_logout_ends_the_session(workspace: Workspace) -> None:
     assert client.get("/api/progress").status_code == 401
 
 
-@pytest.mark.parametrize("headers", [
-    {"Origin": "https://evil.example"}, {"Origin": "null"}, {"Origin": "http://127.0.0.1:9999"}, {"Origin": "file://"},
-    {"Origin": "null", "Sec-Fetch-Site": "cross-site"}])
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:9999"},
+        {"Origin": "file://"},
+        {"Origin": "null", "Sec-Fetch-Site": "cross-site"},
+    ],
+)
 def test_other_site_cannot_post(workspace: Workspace, headers: dict[str, str]) -> None:
     client = browser(workspace)
     for path in ("/api/undo", "/api/judgements", "/logout", "/login"):
@@ -189,7 +218,8 @@ def test_error_is_a_page_for_people_and_json_for_programs(workspace: Workspace) 
 
 
 def test_own_mistake_is_a_500_in_the_one_shape_without_details(
-    workspace: Workspace, caplog: pytest.LogCaptureFixture,
+    workspace: Workspace,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     app = create_app(workspace)
 

@@ -22,9 +22,19 @@ XSS = "<script>alert(1)</script><img src=x onerror=alert(2)>\"'><svg/onload=aler
 def add_pair(workspace: Workspace, prompt: str, one: str, other: str, source: str = "hh") -> Pair:
     pair = Pair.of([Message("user", prompt)], one, other)
     with workspace.write() as write:
-        write.insert_new(pairs, [{
-            "id": pair.id, "prompt": json.dumps([m.as_json() for m in pair.prompt]), "reply_a": pair.reply_a,
-            "reply_b": pair.reply_b, "group_digest": pair.group, "created_at": ids.now_text()}])
+        write.insert_new(
+            pairs,
+            [
+                {
+                    "id": pair.id,
+                    "prompt": json.dumps([m.as_json() for m in pair.prompt]),
+                    "reply_a": pair.reply_a,
+                    "reply_b": pair.reply_b,
+                    "group_digest": pair.group,
+                    "created_at": ids.now_text(),
+                }
+            ],
+        )
         write.insert_new(pair_sources, [{"pair_id": pair.id, "source": source, "details": json.dumps({"gold": "a"})}])
     return pair
 
@@ -88,8 +98,9 @@ def test_page_and_api_stay_blind(workspace: Workspace) -> None:
         assert secret not in said, secret
 
 
-@pytest.mark.parametrize("text", [
-    XSS, "שלום עולם", "a\u202eb", "tab\tnew\nline  two spaces", "😀" * 50, "</script>", "&lt;b&gt;"])
+@pytest.mark.parametrize(
+    "text", [XSS, "שלום עולם", "a\u202eb", "tab\tnew\nline  two spaces", "😀" * 50, "</script>", "&lt;b&gt;"]
+)
 def test_texts_go_through_unchanged_and_only_as_json(workspace: Workspace, text: str) -> None:
     add_pair(workspace, text, text + " 1", text + " 2")
     client = client_of(workspace)
@@ -109,8 +120,17 @@ def test_script_never_builds_html() -> None:
 
     for file in (Path(rlhf.web.__file__).parent / "static").glob("*.js"):
         script = file.read_text("utf-8")
-        for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "new Function",
-                     "DOMParser", "http:", "https:"):
+        for word in (
+            "innerHTML",
+            "outerHTML",
+            "insertAdjacentHTML",
+            "document.write",
+            "eval(",
+            "new Function",
+            "DOMParser",
+            "http:",
+            "https:",
+        ):
             assert word not in script, f"{file.name}: {word}"
 
 
@@ -119,26 +139,57 @@ def test_templates_never_switch_escaping_off() -> None:
 
     for file in (Path(rlhf.web.__file__).parent / "templates").glob("*.html"):
         page = file.read_text("utf-8")
-        for word in ("|safe", "| safe", "autoescape", "<style", "style=", "onclick", "onload", "javascript:", "http:",
-                     "https:"):
+        for word in (
+            "|safe",
+            "| safe",
+            "autoescape",
+            "<style",
+            "style=",
+            "onclick",
+            "onload",
+            "javascript:",
+            "http:",
+            "https:",
+        ):
             assert word not in page, f"{file.name}: {word}"
 
 
-@pytest.mark.parametrize("body", [
-    {}, {"lease": "x"}, {"lease": "x", "answer": "a"}, {"lease": "x", "answer": "left", "choice": "a"},
-    {"lease": 7, "answer": "left"},
-    {"lease": "x", "answer": "left", "note": "n" * 4001}, {"lease": "x", "answer": "left", "note": "a\x00b"},
-    {"lease": "x", "answer": "skip", "reason": "r" * 501}, {"lease": "x", "answer": "left", "seconds": -1},
-    {"lease": "x", "answer": "left", "seconds": "soon"}, {"lease": "x", "answer": "left", "strength": 9},
-    [], "left", None])
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"lease": "x"},
+        {"lease": "x", "answer": "a"},
+        {"lease": "x", "answer": "left", "choice": "a"},
+        {"lease": 7, "answer": "left"},
+        {"lease": "x", "answer": "left", "note": "n" * 4001},
+        {"lease": "x", "answer": "left", "note": "a\x00b"},
+        {"lease": "x", "answer": "skip", "reason": "r" * 501},
+        {"lease": "x", "answer": "left", "seconds": -1},
+        {"lease": "x", "answer": "left", "seconds": "soon"},
+        {"lease": "x", "answer": "left", "strength": 9},
+        [],
+        "left",
+        None,
+    ],
+)
 def test_body_that_cannot_be_is_refused_in_the_one_shape(workspace: Workspace, body: object) -> None:
     refused = client_of(workspace).post("/api/judgements", json=body)
     assert refused.status_code == 400 and refused.json()["error"].keys() == {"message", "fix", "code"}
 
 
-@pytest.mark.parametrize("raw", [
-    b"", b"{", b"\xff\xfe", b"[" * 60_000, b'{"lease": "x", "answer": "left", "note": "\\ud800"}',
-    b'{"lease": "x", "answer": "left", "seconds": NaN}', b'{"lease": "x", "answer": "left", "seconds": 1e999}'])
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[" * 60_000,
+        b'{"lease": "x", "answer": "left", "note": "\\ud800"}',
+        b'{"lease": "x", "answer": "left", "seconds": NaN}',
+        b'{"lease": "x", "answer": "left", "seconds": 1e999}',
+    ],
+)
 def test_body_that_is_no_json_is_refused_in_the_one_shape(workspace: Workspace, raw: bytes) -> None:
     refused = client_of(workspace).post("/api/judgements", content=raw, headers={"Content-Type": "application/json"})
     assert refused.status_code == 400 and refused.json()["error"].keys() == {"message", "fix", "code"}

@@ -21,7 +21,7 @@ from rlhf.store import Workspace
 from rlhf.store.tables import judgements, leases
 
 # The command itself, without the rest of the tree.
-_COMMAND = ("import sys, typer; from rlhf.cli import web; app = typer.Typer(); web.register(app); app(sys.argv[1:])")
+_COMMAND = "import sys, typer; from rlhf.cli import web; app = typer.Typer(); web.register(app); app(sys.argv[1:])"
 
 
 @contextmanager
@@ -30,7 +30,11 @@ def served(workspace: Workspace, *words: str) -> Iterator[tuple[subprocess.Popen
     env = {**os.environ, "RLHF_SQLITE_SYNC": "full"}
     process = subprocess.Popen(
         [sys.executable, "-c", _COMMAND, "web", "--port", "0", "--json", "--workspace", str(workspace.root), *words],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env,
+    )
     try:
         assert process.stdout is not None
         yield process, json.loads(process.stdout.readline())
@@ -93,10 +97,15 @@ def test_ctrl_c_ends_the_server_in_order(workspace: Workspace) -> None:
         assert process.wait(timeout=20) == 0
 
 
-@pytest.mark.parametrize("words", [
-    ["--port", "70000"], ["--host", "no.such.host.invalid"], ["--host", "0.0.0.0"], ["--overlap", "0"]])
+@pytest.mark.parametrize(
+    "words", [["--port", "70000"], ["--host", "no.such.host.invalid"], ["--host", "0.0.0.0"], ["--overlap", "0"]]
+)
 def test_server_that_cannot_start_says_why(workspace: Workspace, words: list[str]) -> None:
-    done = subprocess.run([sys.executable, "-c", _COMMAND, "web", "--workspace", str(workspace.root), *words],
-                          capture_output=True, text=True, timeout=30)
+    done = subprocess.run(
+        [sys.executable, "-c", _COMMAND, "web", "--workspace", str(workspace.root), *words],
+        capture_output=True,
+        text=True,
+        timeout=30,
+    )
     assert done.returncode != 0
     assert people.list_tokens(workspace) == []  # a link that nobody saw is no link

@@ -27,8 +27,16 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
     )
     system.register(app)
-    for name, module in (("base", base), ("feedback", feedback), ("snapshot", snapshot), ("reward", reward),
-                         ("adapter", adapter), ("alias", alias), ("run", runs), ("people", people)):
+    for name, module in (
+        ("base", base),
+        ("feedback", feedback),
+        ("snapshot", snapshot),
+        ("reward", reward),
+        ("adapter", adapter),
+        ("alias", alias),
+        ("run", runs),
+        ("people", people),
+    ):
         app.add_typer(module.app, name=name)
     evaluate.register(app)
     web.register(app)

@@ -66,8 +66,10 @@ def lineage(
         raise BadUsage("wanted one version, or --snapshot S", fix="for instance: rlhf adapter lineage hh@1")
     if version is None:
         found = registry.descendants(run.workspace(), snapshot=snapshot)
-        run.result({"snapshot": snapshot, "descendants": [one.as_json() for one in found]},
-                   "\n".join(f"{one.version}  {one.relation} {one.of}" for one in found) or "nothing was trained on it")
+        run.result(
+            {"snapshot": snapshot, "descendants": [one.as_json() for one in found]},
+            "\n".join(f"{one.version}  {one.relation} {one.of}" for one in found) or "nothing was trained on it",
+        )
         return
     line = registry.lineage(run.workspace(), version)
     lines = [
@@ -78,8 +80,11 @@ def lineage(
         name = cut.names[-1] if cut.names else f"sha256:{cut.digest[:12]}, not in this workspace"
         lines.append(f"  snapshot    of {', '.join(cut.of)}: {name}, {cut.pairs} pairs, {cut.judgements} judgements")
         lines += [f"    source    {source}: {count}" for source, count in (cut.sources or {}).items()]
-        lines += [f"    {what:<9} {dict(counts)}" for what, counts in (("labelers", cut.labelers), ("kinds", cut.kinds),
-                                                                   ("consents", cut.consents)) if counts]
+        lines += [
+            f"    {what:<9} {dict(counts)}"
+            for what, counts in (("labelers", cut.labelers), ("kinds", cut.kinds), ("consents", cut.consents))
+            if counts
+        ]
     lines += [f"  came of it: {one.version} ({one.relation} of it is {one.of})" for one in line.descendants]
     run.result(line.as_json(), "\n".join(lines))
 
@@ -93,8 +98,10 @@ def diff(run: Run, a: Version, b: Version) -> None:
     lines = [f"{found.a} -> {found.b}"]
     for part in (found.made_of, found.settings, found.config, found.metrics):
         lines += [f"  {key}: {one} -> {other}" for key, (one, other) in part.items()]
-    lines += [f"  {name}: weights {_norm(n['a'])} -> {_norm(n['b'])}, apart {_norm(n['difference'])}"
-              for name, n in found.tensors.items()]
+    lines += [
+        f"  {name}: weights {_norm(n['a'])} -> {_norm(n['b'])}, apart {_norm(n['difference'])}"
+        for name, n in found.tensors.items()
+    ]
     run.result(found.as_json(), "\n".join(lines) if len(lines) > 1 else f"{found.a} and {found.b} don't differ")
 
 
@@ -144,8 +151,10 @@ def import_(
     workspace = run.workspace()
     ref = reward.adopt(workspace, folder, name=name, base=base)
     manifest = registry.show(workspace, ref).manifest
-    run.result({"version": str(ref), "digest": ref.digest, "run": manifest["run_id"], "metrics": manifest["metrics"]},
-               f"{folder} is {ref} (sha256:{ref.digest[:12]})")
+    run.result(
+        {"version": str(ref), "digest": ref.digest, "run": manifest["run_id"], "metrics": manifest["metrics"]},
+        f"{folder} is {ref} (sha256:{ref.digest[:12]})",
+    )
 
 
 @verb(app, "retire")

@@ -16,9 +16,13 @@ app = typer.Typer(no_args_is_help=True, help="Base models: bring one in once, th
 def add(
     run: Run,
     name: Annotated[str, typer.Argument(help="Name of the base in this workspace.", metavar="NAME")],
-    dir: Annotated[Path | None, typer.Option("--dir", help="A transformers model folder (safetensors).", metavar="D")] = None,
+    dir: Annotated[
+        Path | None, typer.Option("--dir", help="A transformers model folder (safetensors).", metavar="D")
+    ] = None,
     hub: Annotated[str | None, typer.Option("--hub", help="A hub id, or ID@REVISION.", metavar="ID")] = None,
-    gguf: Annotated[Path | None, typer.Option("--gguf", help="A GGUF file (about 20 s to turn into a plain model).", metavar="FILE")] = None,
+    gguf: Annotated[
+        Path | None, typer.Option("--gguf", help="A GGUF file (about 20 s to turn into a plain model).", metavar="FILE")
+    ] = None,
 ) -> None:
     """Copy a base model into the workspace and digest it."""
     from rlhf.engine import add_from_dir, add_from_gguf, add_from_hub
@@ -34,7 +38,10 @@ def add(
     else:
         assert gguf is not None
         base = add_from_gguf(workspace, name, gguf)
-    run.result(base.as_json(), f"{base.name}  {base.details['architecture']}, {base.details['layers']} layers  sha256:{base.digest[:12]}")
+    run.result(
+        base.as_json(),
+        f"{base.name}  {base.details['architecture']}, {base.details['layers']} layers  sha256:{base.digest[:12]}",
+    )
 
 
 @verb(app, "list")
@@ -43,5 +50,9 @@ def list_(run: Run) -> None:
     from rlhf.engine import list_bases
 
     bases = list_bases(run.workspace())
-    lines = [f"{b.name}  {b.details['architecture']}, {b.details['layers']} layers  sha256:{b.digest[:12]}" for b in bases]
-    run.result({"bases": [b.as_json() for b in bases]}, "\n".join(lines) or "no base yet: rlhf base add NAME --dir FOLDER")
+    lines = [
+        f"{b.name}  {b.details['architecture']}, {b.details['layers']} layers  sha256:{b.digest[:12]}" for b in bases
+    ]
+    run.result(
+        {"bases": [b.as_json() for b in bases]}, "\n".join(lines) or "no base yet: rlhf base add NAME --dir FOLDER"
+    )

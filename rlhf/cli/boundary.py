@@ -84,8 +84,13 @@ def _common(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 
 _COMMON = [
-    _common("workspace_dir", Path, typer.Option(
-        Path("workspace"), "--workspace", envvar="RLHF_WORKSPACE", help="The workspace folder.", metavar="DIR")),
+    _common(
+        "workspace_dir",
+        Path,
+        typer.Option(
+            Path("workspace"), "--workspace", envvar="RLHF_WORKSPACE", help="The workspace folder.", metavar="DIR"
+        ),
+    ),
     _common("as_json", bool, typer.Option(False, "--json", help="One JSON object on standard output.")),
     _common("debug", bool, typer.Option(False, "--debug", help="Show the traceback of an error.")),
 ]
@@ -120,7 +125,9 @@ def as_refusal(error: BaseException) -> RlhfError:
     if isinstance(error, OSError) and error.strerror:
         where = f" ({error.filename})" if error.filename else ""
         return RlhfError(f"{error.strerror}{where}", fix="check the path, the permissions and the free space")
-    return RlhfError(f"unexpected {type(error).__name__}: {error}", fix="run again with --debug for the traceback and report it")
+    return RlhfError(
+        f"unexpected {type(error).__name__}: {error}", fix="run again with --debug for the traceback and report it"
+    )
 
 
 def _usage_hint(error: Any) -> str:
@@ -130,7 +137,9 @@ def _usage_hint(error: Any) -> str:
 
 def quiet_libraries() -> None:
     """Libraries that we stand on talk to standard error only when asked."""
-    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")  # of its own arguments' coming names
+    warnings.filterwarnings(
+        "ignore", category=FutureWarning, module="transformers"
+    )  # of its own arguments' coming names
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")

@@ -16,7 +16,9 @@ def json_lines(file: Path) -> list[tuple[int, Any]]:
     try:
         raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except OSError as error:
-        raise BadInput(f"{name} can't be read: {error.strerror}", fix="give the path of a readable JSONL file") from None
+        raise BadInput(
+            f"{name} can't be read: {error.strerror}", fix="give the path of a readable JSONL file"
+        ) from None
     found = []
     for number, line in enumerate(raw.split(b"\n"), 1):
         if not line.strip():

@@ -15,8 +15,9 @@ app = typer.Typer(help="Tokens for labelers and others: make, list, revoke.", no
 def token(
     run: Run,
     name: Annotated[str, typer.Argument(help="The person's pseudonym; it stands in the data.")],
-    scope: Annotated[list[str], typer.Option(
-        "--scope", help="What it opens: label, evaluate, operate. May be repeated.")] = ["label"],  # noqa: B006
+    scope: Annotated[
+        list[str], typer.Option("--scope", help="What it opens: label, evaluate, operate. May be repeated.")
+    ] = ["label"],  # noqa: B006
     days: Annotated[int, typer.Option("--days", help="Days until it expires.")] = 30,
 ) -> None:
     """Make a token. It is shown this once and kept only as a digest."""
@@ -33,15 +34,20 @@ def list_(run: Run) -> None:
     from rlhf import people
 
     tokens = people.list_tokens(run.workspace())
-    lines = [f"{t.id}  {t.state:<8} {t.actor:<20} {','.join(t.scopes):<16} until {(t.expires_at or 'ever')[:10]}"
-             for t in tokens]
-    run.result({"tokens": [t.as_json() for t in tokens]},
-               "\n".join(lines) or "no tokens yet; make one with: rlhf people token NAME")
+    lines = [
+        f"{t.id}  {t.state:<8} {t.actor:<20} {','.join(t.scopes):<16} until {(t.expires_at or 'ever')[:10]}"
+        for t in tokens
+    ]
+    run.result(
+        {"tokens": [t.as_json() for t in tokens]},
+        "\n".join(lines) or "no tokens yet; make one with: rlhf people token NAME",
+    )
 
 
 @verb(app, "revoke")
 def revoke(
-    run: Run, which: Annotated[str, typer.Argument(help="A person's name, or one token's id from the list.")],
+    run: Run,
+    which: Annotated[str, typer.Argument(help="A person's name, or one token's id from the list.")],
 ) -> None:
     """Shut a person's tokens, or one token, from the next request on."""
     from rlhf import people

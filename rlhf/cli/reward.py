@@ -9,17 +9,24 @@ import typer
 
 from rlhf.cli.boundary import Run, verb
 
-app = typer.Typer(no_args_is_help=True, help="Reward models: train on a snapshot, score replies.", rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True, help="Reward models: train on a snapshot, score replies.", rich_markup_mode=None
+)
 
 
 @verb(app, "train")
 def train(
     run: Run,
     name: Annotated[str, typer.Argument(help="Name of the version to publish.", metavar="NAME")],
-    settings: Annotated[list[str] | None, typer.Argument(help="Settings as key=value; see: rlhf reward settings", metavar="[key=value …]")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(help="Settings as key=value; see: rlhf reward settings", metavar="[key=value …]"),
+    ] = None,
     snapshot: Annotated[str | None, typer.Option(help="Snapshot: NAME or NAME@2.", metavar="S")] = None,
     base: Annotated[str | None, typer.Option(help="Base model in the workspace.", metavar="B")] = None,
-    from_version: Annotated[str | None, typer.Option("--from", help="Reward version to go on from.", metavar="VERSION")] = None,
+    from_version: Annotated[
+        str | None, typer.Option("--from", help="Reward version to go on from.", metavar="VERSION")
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="YAML file of settings.", metavar="FILE")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this run was interrupted.")] = False,
 ) -> None:
@@ -27,14 +34,21 @@ def train(
     from rlhf import config as configuration
     from rlhf.reward.settings import RewardSettings
 
-    chosen = configuration.load(RewardSettings, config, settings or (), name=name, snapshot=snapshot, base=base, from_version=from_version)
+    chosen = configuration.load(
+        RewardSettings, config, settings or (), name=name, snapshot=snapshot, base=base, from_version=from_version
+    )
     workspace = run.workspace()
     run.say("loading torch and TRL")
     from rlhf import reward
 
     trained = reward.train(workspace, chosen, resume=resume, say=run.say)
-    figures = "  ".join(f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in trained.metrics.items())
-    run.result(trained.as_json(), f"published {trained.version}  sha256:{trained.version.digest[:12]}\n{figures}\nreport: {trained.run_folder / 'report.html'}")
+    figures = "  ".join(
+        f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in trained.metrics.items()
+    )
+    run.result(
+        trained.as_json(),
+        f"published {trained.version}  sha256:{trained.version.digest[:12]}\n{figures}\nreport: {trained.run_folder / 'report.html'}",
+    )
 
 
 @verb(app, "settings")
@@ -44,15 +58,22 @@ def settings(run: Run) -> None:
     from rlhf.reward.settings import RewardSettings
 
     schema = RewardSettings.model_json_schema()["properties"]
-    run.result({name: {"default": field.get("default"), "help": field.get("description")} for name, field in schema.items()}, config.describe(RewardSettings))
+    run.result(
+        {name: {"default": field.get("default"), "help": field.get("description")} for name, field in schema.items()},
+        config.describe(RewardSettings),
+    )
 
 
 @verb(app, "score")
 def score(
     run: Run,
     version: Annotated[str, typer.Argument(help="name@7, name@alias or sha256:…", metavar="VERSION")],
-    file: Annotated[Path, typer.Argument(help='JSONL of {"id", "prompt", "reply"}; - = standard input.', metavar="FILE")],
-    dtype: Annotated[str, typer.Option(help="Type of the body: float32 (scores agree across machines), bfloat16 or auto.")] = "float32",
+    file: Annotated[
+        Path, typer.Argument(help='JSONL of {"id", "prompt", "reply"}; - = standard input.', metavar="FILE")
+    ],
+    dtype: Annotated[
+        str, typer.Option(help="Type of the body: float32 (scores agree across machines), bfloat16 or auto.")
+    ] = "float32",
 ) -> None:
     """Score replies: one JSON object a line, in the file's order. Nothing is scored if a line can't be read."""
     import json

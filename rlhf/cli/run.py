@@ -18,7 +18,10 @@ def list_(run: Run) -> None:
 
     rows = runs.list_runs(run.workspace())
     lines = [f"{r.id}  {r.kind:<8} {r.name:<20} {r.state:<12} {r.created_at[:19]}" for r in rows]
-    run.result({"runs": [r.as_json() for r in rows]}, "\n".join(lines) or "no run yet: rlhf reward train NAME --snapshot S --base B")
+    run.result(
+        {"runs": [r.as_json() for r in rows]},
+        "\n".join(lines) or "no run yet: rlhf reward train NAME --snapshot S --base B",
+    )
 
 
 @verb(app, "show")

@@ -39,11 +39,19 @@ def cut(
 
     made = snapshots.cut(run.workspace(), name, sources=source or (), holdout=holdout, seed=seed, kinds=kind or ())
     value = {
-        "name": made.name, "ref": made.ref, "number": made.number, "digest": made.digest, "pairs": made.n_pairs,
-        "splits": dict(made.splits), "left_out": made.manifest["left_out"], "path": str(made.path),
+        "name": made.name,
+        "ref": made.ref,
+        "number": made.number,
+        "digest": made.digest,
+        "pairs": made.n_pairs,
+        "splits": dict(made.splits),
+        "left_out": made.manifest["left_out"],
+        "path": str(made.path),
     }
-    text = f"{made.ref}: {made.n_pairs:,} pairs, {made.splits['train']:,} train, {made.splits['test']:,} test, " \
-           f"sha256:{made.digest[:12]}"
+    text = (
+        f"{made.ref}: {made.n_pairs:,} pairs, {made.splits['train']:,} train, {made.splits['test']:,} test, "
+        f"sha256:{made.digest[:12]}"
+    )
     left_out = [f"{n:,} {reason.replace('_', ' ')}" for reason, n in made.manifest["left_out"].items() if n]
     run.result(value, text + (f"\nleft out: {', '.join(left_out)}" if left_out else ""))
 
@@ -55,8 +63,11 @@ def list_(run: Run) -> None:
 
     entries = snapshots.list_snapshots(run.workspace())
     width = max((len(entry.ref) for entry in entries), default=0)
-    lines = [f"{e.ref:<{width}}  {e.n_pairs:>9,} pairs  {e.splits['train']:>9,} train  {e.splits['test']:>8,} test  "
-             f"sha256:{e.digest[:12]}  {e.created_at[:19]}" for e in entries]
+    lines = [
+        f"{e.ref:<{width}}  {e.n_pairs:>9,} pairs  {e.splits['train']:>9,} train  {e.splits['test']:>8,} test  "
+        f"sha256:{e.digest[:12]}  {e.created_at[:19]}"
+        for e in entries
+    ]
     run.result({"snapshots": [entry.as_json() for entry in entries]}, "\n".join(lines) or "no snapshots yet")
 
 
@@ -96,10 +107,13 @@ def diff(
     from rlhf import snapshots
 
     found = snapshots.diff(run.workspace(), a, b)
-    lines = [f"{found.before} -> {found.after}: {'the same rows' if found.same_digest else 'different'}",
-             f"{found.unchanged:>9,} unchanged"]
-    lines += [f"{n:>9,} {change.replace('_', ' ')}{_such_as(found.examples[change])}"
-              for change, n in found.counts.items()]
+    lines = [
+        f"{found.before} -> {found.after}: {'the same rows' if found.same_digest else 'different'}",
+        f"{found.unchanged:>9,} unchanged",
+    ]
+    lines += [
+        f"{n:>9,} {change.replace('_', ' ')}{_such_as(found.examples[change])}" for change, n in found.counts.items()
+    ]
     run.result(found.as_json(), "\n".join(lines))
 
 
@@ -130,8 +144,11 @@ def _check_text(found: SnapshotCheck) -> str:
     for title, findings in (("leaks", found.leaks), ("contradictions", found.contradictions), ("copies", found.copies)):
         lines += [f"{title}:", *(_finding_text(finding) for finding in findings.values())]
     lines.append("lengths:")
-    lines += [f"  {name.replace('_', ' ')}: mean {s['mean']:,.0f}, median {s['median']:,.0f}, 95 % {s['p95']:,.0f}, "
-              f"max {s['max']:,.0f}" for name, s in found.lengths.items()]
+    lines += [
+        f"  {name.replace('_', ' ')}: mean {s['mean']:,.0f}, median {s['median']:,.0f}, 95 % {s['p95']:,.0f}, "
+        f"max {s['max']:,.0f}"
+        for name, s in found.lengths.items()
+    ]
     too_long = _finding_text(found.too_long) if found.too_long else f"  not counted: {found.too_long_reason}"
     lines += ["too long:", too_long]
     if found.searched < found.pairs:

@@ -16,7 +16,9 @@ def register(app: typer.Typer) -> None:
     def init(
         run: Run,
         database: Annotated[str, typer.Option(help="A file name in the workspace, or a PostgreSQL URL.")] = "rlhf.db",
-        artifacts: Annotated[str, typer.Option(help="A folder name in the workspace, or an S3 URL (s3://bucket/prefix).")] = "artifacts",
+        artifacts: Annotated[
+            str, typer.Option(help="A folder name in the workspace, or an S3 URL (s3://bucket/prefix).")
+        ] = "artifacts",
     ) -> None:
         """Make a workspace; in one that is there, bring its schema up to date."""
         from rlhf.errors import Conflict

@@ -13,8 +13,14 @@ label_app = typer.Typer(help="Labeling: open the page, see who has labeled how m
 Host = Annotated[str, typer.Option("--host", help="The address to listen on; 0.0.0.0 = every network of this machine.")]
 Port = Annotated[int, typer.Option("--port", help="The port to listen on; 0 = any free one.")]
 Overlap = Annotated[int, typer.Option("--overlap", min=1, help="How many people judge each pair.")]
-AllowHost = Annotated[list[str], typer.Option("--allow-host", metavar="NAME", help=(
-    "A name by which browsers may call this server (behind a proxy, say). May be repeated."))]
+AllowHost = Annotated[
+    list[str],
+    typer.Option(
+        "--allow-host",
+        metavar="NAME",
+        help=("A name by which browsers may call this server (behind a proxy, say). May be repeated."),
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -25,8 +31,9 @@ def register(app: typer.Typer) -> None:
     app.add_typer(label_app, name="label")
 
 
-def web(run: Run, host: Host = "127.0.0.1", port: Port = 8765, overlap: Overlap = 1,
-        allow_host: AllowHost = []) -> None:  # noqa: B006
+def web(
+    run: Run, host: Host = "127.0.0.1", port: Port = 8765, overlap: Overlap = 1, allow_host: AllowHost = []
+) -> None:
     """Serve the labeler's page until Ctrl-C. The first start makes a token for 'labeler-1' and prints its link."""
     from rlhf import people
     from rlhf.web import is_loopback, serve
@@ -42,8 +49,7 @@ def web(run: Run, host: Host = "127.0.0.1", port: Port = 8765, overlap: Overlap 
             lines.append(f"log in as labeler-1, for 30 days (shown this once): {link}")
         else:
             lines.append("log in with a token; a new one: rlhf people token NAME")
-        told = {"address": address, "login": f"{address}/login", "labeler": "labeler-1" if link else None,
-                "link": link}
+        told = {"address": address, "login": f"{address}/login", "labeler": "labeler-1" if link else None, "link": link}
         run.result(told, "\n".join(lines))
         run.say("stop with Ctrl-C; answers that the page calls saved are on disk")
 
@@ -58,7 +64,10 @@ def status(run: Run, overlap: Overlap = 1) -> None:
     counts = labeling.by_labeler(workspace)
     n_open = labeling.progress(workspace, "", overlap=overlap).n_left
     head = f"{'labeler':<20} {'today':>6} {'done':>6} {'ties':>6} {'both bad':>8} {'skipped':>7} {'median s':>8}"
-    lines = [f"{c.labeler:<20} {c.n_done_today:>6} {c.n_done:>6} {c.n_ties:>6} {c.n_both_bad:>8} {c.n_skipped:>7} "
-             f"{'-' if c.median_seconds is None else c.median_seconds:>8}" for c in counts]
+    lines = [
+        f"{c.labeler:<20} {c.n_done_today:>6} {c.n_done:>6} {c.n_ties:>6} {c.n_both_bad:>8} {c.n_skipped:>7} "
+        f"{'-' if c.median_seconds is None else c.median_seconds:>8}"
+        for c in counts
+    ]
     table = "\n".join([head, *lines]) if counts else "nobody has labeled yet; open the page with: rlhf web"
     run.result({"labelers": [c.as_json() for c in counts], "open_pairs": n_open}, f"{table}\n{n_open} pair(s) left")

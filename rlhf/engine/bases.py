@@ -25,8 +25,15 @@ from rlhf.store.tensors import tensors_digest
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-                    "merges.txt", "tokenizer.model")
+_TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+)
 _OTHER_FILES = ("config.json", "generation_config.json", "chat_template.jinja", "model.safetensors.index.json")
 # Keys of config.json that say where or with what a model was saved, not what it is.
 _VOLATILE = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "quantization_config", "use_cache")
@@ -51,8 +58,15 @@ class Base:
         return AutoTokenizer.from_pretrained(self.folder)
 
     def as_json(self) -> dict[str, Any]:
-        return {"name": self.name, "digest": self.digest, "tokenizer": self.tokenizer_digest, "template": self.template_digest,
-                **self.details, "origin": dict(self.origin), "path": str(self.folder)}
+        return {
+            "name": self.name,
+            "digest": self.digest,
+            "tokenizer": self.tokenizer_digest,
+            "template": self.template_digest,
+            **self.details,
+            "origin": dict(self.origin),
+            "path": str(self.folder),
+        }
 
 
 def add_from_dir(workspace: Workspace, name: str, folder: Path | str) -> Base:
@@ -63,7 +77,9 @@ def add_from_dir(workspace: Workspace, name: str, folder: Path | str) -> Base:
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise BadInput(f"{folder} is no folder", fix="give --dir the folder that holds config.json and model.safetensors")
+        raise BadInput(
+            f"{folder} is no folder", fix="give --dir the folder that holds config.json and model.safetensors"
+        )
     return _add(workspace, name, folder, {"kind": "dir", "folder": folder.name})
 
 
@@ -77,10 +93,14 @@ def add_from_hub(workspace: Workspace, name: str, hub_id: str, revision: str | N
     hub_id, _, at = hub_id.partition("@")
     try:
         commit = HfApi().model_info(hub_id, revision=revision or at or None).sha
-        folder = snapshot_download(hub_id, revision=commit, allow_patterns=[*_TOKENIZER_FILES, *_OTHER_FILES, "*.safetensors"])
+        folder = snapshot_download(
+            hub_id, revision=commit, allow_patterns=[*_TOKENIZER_FILES, *_OTHER_FILES, "*.safetensors"]
+        )
     except Exception as error:  # huggingface_hub, httpx and the socket each raise their own
-        raise BadInput(f"{hub_id} can't be fetched from the hub: {type(error).__name__}: {error}",
-                       fix="check the id and the network, or bring the model with --dir or --gguf") from None
+        raise BadInput(
+            f"{hub_id} can't be fetched from the hub: {type(error).__name__}: {error}",
+            fix="check the id and the network, or bring the model with --dir or --gguf",
+        ) from None
     return _add(workspace, name, Path(folder), {"kind": "hub", "id": hub_id, "revision": commit})
 
 
@@ -114,8 +134,10 @@ def gguf_to_folder(file: Path, folder: Path) -> None:
             loaded = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
             tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
     except Exception as error:  # the gguf package raises whatever its parser stumbles over
-        raise BadInput(f"{file.name} can't be read as GGUF: {type(error).__name__}: {error}",
-                       fix="check that the file is a whole .gguf of an architecture that transformers reads") from None
+        raise BadInput(
+            f"{file.name} can't be read as GGUF: {type(error).__name__}: {error}",
+            fix="check that the file is a whole .gguf of an architecture that transformers reads",
+        ) from None
     config = type(loaded.config)(**{k: v for k, v in loaded.config.to_dict().items() if k not in _VOLATILE})
     config.architectures = [type(loaded).__name__]
     plain = type(loaded)(config)
@@ -132,8 +154,10 @@ def get(workspace: Workspace, name: str) -> Base:
         row = connection.execute(select(bases).where(bases.c.name == name)).first()
     if row is None:
         known = ", ".join(base.name for base in list_bases(workspace)) or "none"
-        raise NotFound(f"no base '{name}' in the workspace (there: {known})",
-                       fix=f"add it: rlhf base add {name} --dir FOLDER (or --gguf FILE, or --hub ID)")
+        raise NotFound(
+            f"no base '{name}' in the workspace (there: {known})",
+            fix=f"add it: rlhf base add {name} --dir FOLDER (or --gguf FILE, or --hub ID)",
+        )
     return _from_row(workspace, row)
 
 
@@ -142,7 +166,9 @@ def by_digest(workspace: Workspace, digest: str) -> Base:
     with workspace.read() as connection:
         row = connection.execute(select(bases).where(bases.c.digest == digest)).first()
     if row is None:
-        raise NotFound(f"no base with digest {digest[:12]} in the workspace", fix="add the base that the version was trained on")
+        raise NotFound(
+            f"no base with digest {digest[:12]} in the workspace", fix="add the base that the version was trained on"
+        )
     return _from_row(workspace, row)
 
 
@@ -154,7 +180,15 @@ def list_bases(workspace: Workspace) -> list[Base]:
 def _from_row(workspace: Workspace, row: Any) -> Base:
     details = json.loads(row.details)
     tokenizer_digest, template_digest = details.pop("tokenizer_digest"), details.pop("template_digest")
-    return Base(row.name, row.digest, workspace.root / row.path, tokenizer_digest, template_digest, details, json.loads(row.origin))
+    return Base(
+        row.name,
+        row.digest,
+        workspace.root / row.path,
+        tokenizer_digest,
+        template_digest,
+        details,
+        json.loads(row.origin),
+    )
 
 
 def _check_name(name: str) -> None:
@@ -183,7 +217,9 @@ def _add(workspace: Workspace, name: str, source: Path, origin: Mapping[str, Any
     if there is not None:
         if (there.digest, there.tokenizer_digest, there.template_digest) == (digest, tokenizer_digest, template_digest):
             return there
-        raise Conflict(f"base '{name}' is another model ({there.digest[:12]}, not {digest[:12]})", fix="choose another name")
+        raise Conflict(
+            f"base '{name}' is another model ({there.digest[:12]}, not {digest[:12]})", fix="choose another name"
+        )
     target = workspace.root / "bases" / name
     shutil.rmtree(target, ignore_errors=True)  # left by a crash: a base is there once its row is
     staged = target.with_name(f".{name}.{new_id()}")
@@ -196,9 +232,17 @@ def _add(workspace: Workspace, name: str, source: Path, origin: Mapping[str, Any
     finally:
         shutil.rmtree(staged, ignore_errors=True)
     with workspace.write() as write:
-        write.connection.execute(bases.insert().values(
-            name=name, digest=digest, path=f"bases/{name}", origin=canonical_json(origin).decode(),
-            details=canonical_json(details).decode(), actor=write.actor, created_at=now_text()))
+        write.connection.execute(
+            bases.insert().values(
+                name=name,
+                digest=digest,
+                path=f"bases/{name}",
+                origin=canonical_json(origin).decode(),
+                details=canonical_json(details).decode(),
+                actor=write.actor,
+                created_at=now_text(),
+            )
+        )
         write.audit("base.add", name, {"digest": digest, **origin})
     return get(workspace, name)
 
@@ -212,10 +256,15 @@ def _checked(folder: Path) -> tuple[dict[str, Any], list[Path]]:
     except ValueError as error:
         raise BadInput(f"{folder / 'config.json'} is not JSON: {error}", fix="restore the file") from None
     if config.get("auto_map"):
-        raise BadInput(f"{folder} wants code of its own (auto_map)", fix="use a model that transformers knows: remote code is never run")
+        raise BadInput(
+            f"{folder} wants code of its own (auto_map)",
+            fix="use a model that transformers knows: remote code is never run",
+        )
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
-        raise BadInput(f"{folder} has no safetensors weights", fix="convert them: pickled weights (.bin, .pt) are never loaded")
+        raise BadInput(
+            f"{folder} has no safetensors weights", fix="convert them: pickled weights (.bin, .pt) are never loaded"
+        )
     if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model")):
         raise BadInput(f"{folder} has no tokenizer", fix="save the tokenizer beside the model")
     return config, weights
@@ -229,8 +278,18 @@ def _tokenizer_digests(folder: Path) -> tuple[str, str]:
         settings = json.loads((folder / "tokenizer_config.json").read_text("utf-8"))
     template = template_file.read_text("utf-8") if template_file.exists() else settings.get("chat_template")
     if not template:
-        raise BadInput(f"{folder} has a tokenizer without a chat template", fix="add chat_template.jinja: chats are rendered with it")
-    parts = {name: digest_file(folder / name) for name in _TOKENIZER_FILES if (folder / name).exists()
-             and name not in ("tokenizer_config.json", "special_tokens_map.json")}
-    special = {k: v for k, v in settings.items() if k.endswith("_token") or k in ("add_bos_token", "add_eos_token", "tokenizer_class")}
+        raise BadInput(
+            f"{folder} has a tokenizer without a chat template",
+            fix="add chat_template.jinja: chats are rendered with it",
+        )
+    parts = {
+        name: digest_file(folder / name)
+        for name in _TOKENIZER_FILES
+        if (folder / name).exists() and name not in ("tokenizer_config.json", "special_tokens_map.json")
+    }
+    special = {
+        k: v
+        for k, v in settings.items()
+        if k.endswith("_token") or k in ("add_bos_token", "add_eos_token", "tokenizer_class")
+    }
     return digest_of({"files": parts, "special": special}), digest_of(template)

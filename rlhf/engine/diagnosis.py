@@ -20,7 +20,9 @@ _LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 def diagnose(workspace_dir: Path) -> dict[str, Any]:
     """Figures by name: processor and memory, placement with its reason, libraries, and the workspace if there is one."""
     memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    existing = next(folder for folder in (workspace_dir.absolute(), *workspace_dir.absolute().parents) if folder.exists())
+    existing = next(
+        folder for folder in (workspace_dir.absolute(), *workspace_dir.absolute().parents) if folder.exists()
+    )
     figures: dict[str, Any] = {
         "python": platform.python_version(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
@@ -34,5 +36,10 @@ def diagnose(workspace_dir: Path) -> dict[str, Any]:
     except NotFound as error:
         return {**figures, "workspace": error.message}
     bases = ", ".join(base.name for base in list_bases(workspace)) or "none"
-    return {**figures, "workspace": str(workspace.root), "database": workspace.database.engine.dialect.name,
-            "artifacts": "folder" if workspace.artifacts.is_local else workspace.artifacts.url, "bases": bases}
+    return {
+        **figures,
+        "workspace": str(workspace.root),
+        "database": workspace.database.engine.dialect.name,
+        "artifacts": "folder" if workspace.artifacts.is_local else workspace.artifacts.url,
+        "bases": bases,
+    }

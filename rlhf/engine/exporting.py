@@ -21,7 +21,11 @@ def stock_tokenizer(base: Base) -> dict[str, bytes]:
     if len(tokenizer) != base.details.get("vocabulary"):
         return {}
     if tokenizer.pad_token_id in (None, tokenizer.eos_token_id):
-        others = [t for t in (tokenizer.unk_token, tokenizer.bos_token, *tokenizer.all_special_tokens) if t and t != tokenizer.eos_token]
+        others = [
+            t
+            for t in (tokenizer.unk_token, tokenizer.bos_token, *tokenizer.all_special_tokens)
+            if t and t != tokenizer.eos_token
+        ]
         if not others:
             return {}
         tokenizer.pad_token = others[0]

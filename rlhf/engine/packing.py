@@ -56,7 +56,11 @@ class Packing:
     @cached_property
     def part_lengths(self) -> list[int]:
         """Lengths that cut the row into prefix + first reply, then each further reply, group by group."""
-        return [span.stop - (span.prefix_start if span is spans[0] else span.start) for spans in self.groups for span in spans]
+        return [
+            span.stop - (span.prefix_start if span is spans[0] else span.start)
+            for spans in self.groups
+            for span in spans
+        ]
 
     def lower_right(self, n_queries: int, n_keys: int) -> torch.Tensor:
         """Boolean mask (n_queries, n_keys): query i of the last n_queries positions sees keys up to itself. Made once a row."""
@@ -98,8 +102,13 @@ class PackedBatch:
     def arguments(self) -> dict[str, Any]:
         """Keyword arguments for the classification model's forward."""
         ready_mask = torch.zeros(1, 1, 1, 1, device=self.input_ids.device)
-        return {"input_ids": self.input_ids, "position_ids": self.position_ids, "attention_mask": ready_mask,
-                "ends": self.ends, "packing": self.packing}
+        return {
+            "input_ids": self.input_ids,
+            "position_ids": self.position_ids,
+            "attention_mask": ready_mask,
+            "ends": self.ends,
+            "packing": self.packing,
+        }
 
 
 def pack(groups: Sequence[Group], device: torch.device | str = "cpu") -> PackedBatch:
@@ -120,12 +129,16 @@ def pack(groups: Sequence[Group], device: torch.device | str = "cpu") -> PackedB
     where = torch.device(device)
     ends = [span.stop - 1 for own in spans for span in own]
     return PackedBatch(
-        torch.tensor([ids], device=where), torch.tensor([positions], device=where), torch.tensor(ends, device=where),
+        torch.tensor([ids], device=where),
+        torch.tensor([positions], device=where),
+        torch.tensor(ends, device=where),
         Packing(tuple(spans), len(ids), where),
     )
 
 
-def pad_rows(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device | str = "cpu") -> dict[str, torch.Tensor]:
+def pad_rows(
+    sequences: Sequence[Sequence[int]], pad_id: int, device: torch.device | str = "cpu"
+) -> dict[str, torch.Tensor]:
     """The plain padded batch: input_ids and attention_mask (R, T), padded right, and ends (R,). The slow twin of `pack`."""
     width = max(len(sequence) for sequence in sequences)
     ids = torch.full((len(sequences), width), pad_id)
@@ -137,14 +150,24 @@ def pad_rows(sequences: Sequence[Sequence[int]], pad_id: int, device: torch.devi
     return {"input_ids": ids.to(device), "attention_mask": mask.to(device), "ends": ends.to(device)}
 
 
-def packed_attention(module: torch.nn.Module, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor,
-                     attention_mask: torch.Tensor | None, scaling: float | None = None, dropout: float = 0.0,
-                     packing: Packing | None = None, **kwargs: Any) -> tuple[torch.Tensor, None]:
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    packing: Packing | None = None,
+    **kwargs: Any,
+) -> tuple[torch.Tensor, None]:
     """transformers' attention interface. query: (B, H, T, D); key, value: (B, H_kv, T, D) -> ((B, T, H, D), None)."""
     if packing is None:
         from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-        return sdpa_attention_forward(module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs)
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
+        )
     packing.calls[0] += 1
     if query.is_cuda:
         return _flex(query, key, value, packing, scaling), None
@@ -157,20 +180,37 @@ def packed_attention(module: torch.nn.Module, query: torch.Tensor, key: torch.Te
             q, k, v = next(parts)
             if span is spans[0]:  # the prefix and the first reply are one plain causal sequence
                 prefix_k, prefix_v = (x[:, :, : span.prefix_stop - span.prefix_start] for x in (k, v))
-                out.append(scaled_dot_product_attention(q, k, v, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=grouped))
+                out.append(
+                    scaled_dot_product_attention(
+                        q, k, v, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=grouped
+                    )
+                )
             else:
                 keys, values = torch.cat((prefix_k, k), dim=2), torch.cat((prefix_v, v), dim=2)
                 mask = packing.lower_right(q.shape[2], keys.shape[2])
-                out.append(scaled_dot_product_attention(q, keys, values, attn_mask=mask, scale=scaling, dropout_p=dropout, enable_gqa=grouped))
+                out.append(
+                    scaled_dot_product_attention(
+                        q, keys, values, attn_mask=mask, scale=scaling, dropout_p=dropout, enable_gqa=grouped
+                    )
+                )
     return torch.cat(out, dim=2).transpose(1, 2).contiguous(), None
 
 
-def _flex(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scaling: float | None) -> torch.Tensor:
+def _flex(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scaling: float | None
+) -> torch.Tensor:
     """One flex attention call over the whole row; compiled on CUDA, where alone it is fast."""
     from transformers.integrations.flex_attention import compile_friendly_flex_attention
 
-    out = compile_friendly_flex_attention(query, key, value, block_mask=packing.block_mask, scale=scaling,
-                                          enable_gqa=query.shape[1] != key.shape[1], training=torch.is_grad_enabled())
+    out = compile_friendly_flex_attention(
+        query,
+        key,
+        value,
+        block_mask=packing.block_mask,
+        scale=scaling,
+        enable_gqa=query.shape[1] != key.shape[1],
+        training=torch.is_grad_enabled(),
+    )
     return (out[0] if isinstance(out, tuple) else out).transpose(1, 2).contiguous()
 
 

@@ -53,10 +53,14 @@ def choose(device: str = "auto", dtype: str = "auto") -> Placement:
         return Placement(device, dtype, f"{device} ({reason}), {dtype} (as asked)")
     if device.startswith("cuda"):
         chosen = "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-        return Placement(device, chosen, f"{device} ({reason}), {chosen} ({'' if chosen == 'bfloat16' else 'no '}bfloat16 support)")
+        return Placement(
+            device, chosen, f"{device} ({reason}), {chosen} ({'' if chosen == 'bfloat16' else 'no '}bfloat16 support)"
+        )
     speedup = bfloat16_speedup()
     chosen = "bfloat16" if speedup >= _PAYS else "float32"
-    return Placement(device, chosen, f"cpu ({reason}), {chosen} (bfloat16 measured {speedup:.1f} times as fast as float32)")
+    return Placement(
+        device, chosen, f"cpu ({reason}), {chosen} (bfloat16 measured {speedup:.1f} times as fast as float32)"
+    )
 
 
 @lru_cache(maxsize=1)

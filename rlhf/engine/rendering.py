@@ -51,8 +51,10 @@ class Renderer:
         try:
             text = self.tokenizer.apply_chat_template([m.as_json() for m in messages], tokenize=False)
         except Exception as error:  # jinja's own errors, and whatever a template raises
-            raise BadInput(f"the chat template refuses these turns ({' '.join(m.role for m in messages)}): {error}",
-                           fix="use a base whose template takes them") from None
+            raise BadInput(
+                f"the chat template refuses these turns ({' '.join(m.role for m in messages)}): {error}",
+                fix="use a base whose template takes them",
+            ) from None
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
     def reply(self, prompt: Sequence[Message], reply: str) -> tuple[list[int], int] | None:
@@ -85,7 +87,7 @@ def shortened(prompt: Sequence[Message]) -> Any:
     The system message and everything from the last user turn on stay; after a cut a chat begins with a user turn.
     """
     head = [m for m in prompt[:1] if m.role == "system"]
-    turns = list(prompt[len(head):])
+    turns = list(prompt[len(head) :])
     last_user = max((i for i, m in enumerate(turns) if m.role == "user"), default=0)
     for start in range(last_user + 1):
         if start == 0 or turns[start].role == "user":

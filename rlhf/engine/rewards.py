@@ -33,20 +33,29 @@ class ScoresAtEnds:
     stock forward answers, pad search and all.
     """
 
-    def forward(self, input_ids: torch.Tensor | None = None, attention_mask: torch.Tensor | None = None,
-                position_ids: torch.Tensor | None = None, ends: torch.Tensor | None = None,
-                packing: packing.Packing | None = None, **kwargs: Any) -> Any:
+    def forward(
+        self,
+        input_ids: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        position_ids: torch.Tensor | None = None,
+        ends: torch.Tensor | None = None,
+        packing: packing.Packing | None = None,
+        **kwargs: Any,
+    ) -> Any:
         """ends: (R,) positions in a packed row (1, T), or one a row in a padded batch (R, T). Gives logits (R, 1)."""
         if ends is None:
             return super().forward(  # type: ignore[misc]
-                input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs)
+                input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs
+            )
         if packing is not None:
             kwargs["packing"] = packing
         kwargs.pop("labels", None)
         kwargs["use_cache"] = False
         body = getattr(self, self.base_model_prefix)  # type: ignore[attr-defined]
         with lora_in_body_dtype(self.dtype, ends.device.type):  # type: ignore[attr-defined]
-            hidden = body(input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs).last_hidden_state
+            hidden = body(
+                input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs
+            ).last_hidden_state
         rows = torch.zeros_like(ends) if packing is not None else torch.arange(len(ends), device=ends.device)
         states = hidden[rows, ends].float()  # (R, hidden)
         with torch.autocast(states.device.type, enabled=False):
@@ -85,7 +94,8 @@ def classifier(base: Base, placement: Placement, *, seed: int) -> Any:
     with torch.random.fork_rng(devices=[]), quiet_loading():
         torch.manual_seed(seed)
         model = AutoModelForSequenceClassification.from_pretrained(
-            base.folder, config=config, dtype=placement.torch_dtype, trust_remote_code=False, attn_implementation="sdpa")
+            base.folder, config=config, dtype=placement.torch_dtype, trust_remote_code=False, attn_implementation="sdpa"
+        )
         head = model.score
         torch.nn.init.normal_(head.weight.data, std=1.0 / (head.weight.shape[1] + 1))
     model.score.float()
@@ -112,8 +122,14 @@ def fresh(base: Base, placement: Placement, shape: LoraShape, *, seed: int) -> P
     n_layers = model.config.num_hidden_layers
     targets = linear_names(model) if shape.target_modules == "all-linear" else list(shape.target_modules)
     config = LoraConfig(
-        task_type=TaskType.SEQ_CLS, r=shape.r, lora_alpha=shape.alpha, lora_dropout=shape.dropout, target_modules=targets,
-        layers_to_transform=list(range(n_layers - shape.top_layers, n_layers)) if 0 < shape.top_layers < n_layers else None,
+        task_type=TaskType.SEQ_CLS,
+        r=shape.r,
+        lora_alpha=shape.alpha,
+        lora_dropout=shape.dropout,
+        target_modules=targets,
+        layers_to_transform=list(range(n_layers - shape.top_layers, n_layers))
+        if 0 < shape.top_layers < n_layers
+        else None,
         modules_to_save=["score"],
     )
     with torch.random.fork_rng(devices=[]):
@@ -124,7 +140,9 @@ def fresh(base: Base, placement: Placement, shape: LoraShape, *, seed: int) -> P
 def linear_names(model: Any) -> list[str]:
     """Last names of the linear layers inside the decoder; `all-linear` itself would take the score head for one (and freeze it)."""
     body = getattr(model, model.base_model_prefix)
-    return sorted({name.rsplit(".", 1)[-1] for name, module in body.named_modules() if isinstance(module, torch.nn.Linear)})
+    return sorted(
+        {name.rsplit(".", 1)[-1] for name, module in body.named_modules() if isinstance(module, torch.nn.Linear)}
+    )
 
 
 def load(folder: Path, base: Base, placement: Placement, *, trainable: bool = False) -> PeftModel:
@@ -144,10 +162,14 @@ def _check_loaded(model: PeftModel, folder: Path) -> None:
     saved = load_file(folder / "adapter_model.safetensors")
     live = get_peft_model_state_dict(model)
     missing = sorted(saved.keys() ^ live.keys())
-    wrong = [name for name in saved.keys() & live.keys() if not torch.equal(saved[name].to(live[name]), live[name].cpu())]
+    wrong = [
+        name for name in saved.keys() & live.keys() if not torch.equal(saved[name].to(live[name]), live[name].cpu())
+    ]
     if missing or wrong:
-        raise BadInput(f"adapter in {folder.name} doesn't fit the base: {', '.join((missing + wrong)[:3])}",
-                       fix="use the base that it was trained on, saved for a ...ForSequenceClassification model")
+        raise BadInput(
+            f"adapter in {folder.name} doesn't fit the base: {', '.join((missing + wrong)[:3])}",
+            fix="use the base that it was trained on, saved for a ...ForSequenceClassification model",
+        )
 
 
 def head_size(folder: Path) -> int | None:

@@ -13,5 +13,15 @@ from rlhf.labeling.counts import LabelerCount, Progress, by_labeler, progress
 from rlhf.labeling.leases import Task
 from rlhf.labeling.queue import next_task
 
-__all__ = ["ANSWERS", "Answer", "LabelerCount", "Progress", "Task", "answer", "by_labeler", "next_task", "progress",
-           "undo"]
+__all__ = [
+    "ANSWERS",
+    "Answer",
+    "LabelerCount",
+    "Progress",
+    "Task",
+    "answer",
+    "by_labeler",
+    "next_task",
+    "progress",
+    "undo",
+]

@@ -26,8 +26,17 @@ ANSWERS: tuple[Answer, ...] = get_args(Answer)
 _MAX_SECONDS = 86_400.0
 
 
-def answer(workspace: Workspace, labeler: str, lease_id: str, answer: Answer, *, seconds: float | None = None,
-           strength: int | None = None, note: str | None = None, reason: str | None = None) -> str:
+def answer(
+    workspace: Workspace,
+    labeler: str,
+    lease_id: str,
+    answer: Answer,
+    *,
+    seconds: float | None = None,
+    strength: int | None = None,
+    note: str | None = None,
+    reason: str | None = None,
+) -> str:
     """Keep a labeler's answer to the pair that the lease names; returns the judgement's id once it is durable.
 
     seconds: time spent looking; strength: 1 slightly, 2 clearly, 3 much; note: about the pair; reason: why skipped.
@@ -42,11 +51,24 @@ def answer(workspace: Workspace, labeler: str, lease_id: str, answer: Answer, *,
         if lease.judgement_id is not None:
             return _same_again(write.connection, lease, choice)
         if lease.expires_at <= now_text():
-            raise Conflict("this pair was given back: its half hour ran out before the answer came",
-                           fix="load the next pair")
-        judgement = judge_in(write, Judgement(
-            lease.pair_id, choice, SOURCE, labeler=labeler, strength=strength, seconds=seconds, shown=lease.shown,
-            note=note or None, reason=reason or None, acquisition_p=lease.acquisition_p))
+            raise Conflict(
+                "this pair was given back: its half hour ran out before the answer came", fix="load the next pair"
+            )
+        judgement = judge_in(
+            write,
+            Judgement(
+                lease.pair_id,
+                choice,
+                SOURCE,
+                labeler=labeler,
+                strength=strength,
+                seconds=seconds,
+                shown=lease.shown,
+                note=note or None,
+                reason=reason or None,
+                acquisition_p=lease.acquisition_p,
+            ),
+        )
         write.connection.execute(leases.update().values(judgement_id=judgement).where(leases.c.id == lease.id))
     return judgement
 
@@ -59,14 +81,33 @@ def undo(workspace: Workspace, labeler: str, *, overlap: int = 1) -> Task:
     mine = judgements.alias()
     with workspace.as_actor(labeler).write() as write:
         last = write.connection.execute(
-            select(mine).join(pairs, pairs.c.id == mine.c.pair_id)
-            .where(mine.c.source == SOURCE, mine.c.labeler == labeler, pairs.c.erased_at.is_(None), not_(is_undo(mine)),
-                   in_force(mine))
-            .order_by(mine.c.created_at.desc(), mine.c.id.desc()).limit(1)).first()
+            select(mine)
+            .join(pairs, pairs.c.id == mine.c.pair_id)
+            .where(
+                mine.c.source == SOURCE,
+                mine.c.labeler == labeler,
+                pairs.c.erased_at.is_(None),
+                not_(is_undo(mine)),
+                in_force(mine),
+            )
+            .order_by(mine.c.created_at.desc(), mine.c.id.desc())
+            .limit(1)
+        ).first()
         if last is None:
             raise Conflict("there is no answer of yours to undo", fix="judge a pair first")
-        judge_in(write, Judgement(last.pair_id, "skip", SOURCE, labeler=labeler, shown=last.shown, reason=UNDO,
-                                  acquisition_p=last.acquisition_p, supersedes=last.id))
+        judge_in(
+            write,
+            Judgement(
+                last.pair_id,
+                "skip",
+                SOURCE,
+                labeler=labeler,
+                shown=last.shown,
+                reason=UNDO,
+                acquisition_p=last.acquisition_p,
+                supersedes=last.id,
+            ),
+        )
         lease = grant(write, labeler, last.pair_id, shown=last.shown, acquisition_p=last.acquisition_p)
         return task_of(write.connection, lease, progress_in(write.connection, workspace.database, labeler, overlap))
 
@@ -84,8 +125,9 @@ def _check(answer: str, seconds: float | None, strength: int | None, reason: str
 
 def _lease(write: Write, labeler: str, lease_id: str) -> Any:
     """The labeler's own lease, locked until the transaction ends (PostgreSQL; SQLite has one writer anyway)."""
-    lease = write.connection.execute(select(leases).where(leases.c.id == lease_id, leases.c.labeler == labeler)
-                                     .with_for_update()).first()
+    lease = write.connection.execute(
+        select(leases).where(leases.c.id == lease_id, leases.c.labeler == labeler).with_for_update()
+    ).first()
     if lease is None:
         raise NotFound("no pair was given to you under this lease", fix="load the next pair")
     return lease

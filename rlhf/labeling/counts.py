@@ -71,17 +71,34 @@ def is_undo(judged: FromClause) -> ColumnElement[bool]:
 def n_answers(pair_id: ColumnElement[str]) -> Any:
     """Scalar subquery: how many people's answers on the page are in force for a pair."""
     judged = judgements.alias()
-    return select(func.count()).select_from(judged).where(
-        judged.c.pair_id == pair_id, judged.c.source == SOURCE, judged.c.kind == "human", judged.c.choice != "skip",
-        in_force(judged)).scalar_subquery()
+    return (
+        select(func.count())
+        .select_from(judged)
+        .where(
+            judged.c.pair_id == pair_id,
+            judged.c.source == SOURCE,
+            judged.c.kind == "human",
+            judged.c.choice != "skip",
+            in_force(judged),
+        )
+        .scalar_subquery()
+    )
 
 
 def judged_by(pair_id: ColumnElement[str], labeler: str) -> ColumnElement[bool]:
     """This labeler has answered or skipped the pair, and not undone it."""
     judged = judgements.alias()
-    return select(judged.c.id).where(
-        judged.c.pair_id == pair_id, judged.c.source == SOURCE, judged.c.labeler == labeler, not_(is_undo(judged)),
-        in_force(judged)).exists()
+    return (
+        select(judged.c.id)
+        .where(
+            judged.c.pair_id == pair_id,
+            judged.c.source == SOURCE,
+            judged.c.labeler == labeler,
+            not_(is_undo(judged)),
+            in_force(judged),
+        )
+        .exists()
+    )
 
 
 def has_text(pair_id: ColumnElement[str]) -> ColumnElement[bool]:
@@ -91,8 +108,13 @@ def has_text(pair_id: ColumnElement[str]) -> ColumnElement[bool]:
 
 def live_pairs(connection: Connection, database: Database) -> int:
     """How many pairs of the workspace have their text."""
-    return _recent(database, "pairs", lambda: connection.execute(
-        select(func.count()).select_from(pairs).where(pairs.c.erased_at.is_(None))).scalar_one())
+    return _recent(
+        database,
+        "pairs",
+        lambda: connection.execute(
+            select(func.count()).select_from(pairs).where(pairs.c.erased_at.is_(None))
+        ).scalar_one(),
+    )
 
 
 def progress(workspace: Workspace, labeler: str, *, overlap: int = 1) -> Progress:
@@ -107,10 +129,19 @@ def progress_in(connection: Connection, database: Database, labeler: str, overla
     answered = mine.c.choice != "skip"
     today = mine.c.created_at >= _midnight()
     row = connection.execute(
-        select(func.count().filter(answered), func.count().filter(and_(answered, today)),
-               func.count().filter(not_(answered)), func.count().filter(n_answers(mine.c.pair_id) < overlap))
-        .where(mine.c.source == SOURCE, mine.c.labeler == labeler, has_text(mine.c.pair_id), not_(is_undo(mine)),
-               in_force(mine))).one()
+        select(
+            func.count().filter(answered),
+            func.count().filter(and_(answered, today)),
+            func.count().filter(not_(answered)),
+            func.count().filter(n_answers(mine.c.pair_id) < overlap),
+        ).where(
+            mine.c.source == SOURCE,
+            mine.c.labeler == labeler,
+            has_text(mine.c.pair_id),
+            not_(is_undo(mine)),
+            in_force(mine),
+        )
+    ).one()
     n_done, n_today, n_skipped, n_mine_open = row
     n_open = live_pairs(connection, database) - _covered(connection, database, overlap)
     return Progress(n_today, n_done, n_skipped, max(0, n_open - n_mine_open))
@@ -121,9 +152,10 @@ def by_labeler(workspace: Workspace) -> list[LabelerCount]:
     judged = judgements.alias()
     with workspace.read() as connection:
         rows = connection.execute(
-            select(judged.c.labeler, judged.c.choice, judged.c.seconds, judged.c.created_at)
-            .where(judged.c.source == SOURCE, judged.c.labeler.is_not(None), not_(is_undo(judged)),
-                   in_force(judged))).all()
+            select(judged.c.labeler, judged.c.choice, judged.c.seconds, judged.c.created_at).where(
+                judged.c.source == SOURCE, judged.c.labeler.is_not(None), not_(is_undo(judged)), in_force(judged)
+            )
+        ).all()
     midnight = _midnight()
     grouped: dict[str, list[Any]] = {}
     for row in rows:
@@ -138,21 +170,38 @@ def _count(labeler: str, rows: list[Any], midnight: str) -> LabelerCount:
     answered = [row for row in rows if row.choice != "skip"]
     seconds = [row.seconds for row in answered if row.seconds is not None]
     return LabelerCount(
-        labeler, len(answered), sum(row.created_at >= midnight for row in answered),
-        sum(row.choice == "tie" for row in answered), sum(row.choice == "both_bad" for row in answered),
-        len(rows) - len(answered), round(statistics.median(seconds), 1) if seconds else None,
-        max(row.created_at for row in rows))
+        labeler,
+        len(answered),
+        sum(row.created_at >= midnight for row in answered),
+        sum(row.choice == "tie" for row in answered),
+        sum(row.choice == "both_bad" for row in answered),
+        len(rows) - len(answered),
+        round(statistics.median(seconds), 1) if seconds else None,
+        max(row.created_at for row in rows),
+    )
 
 
 def _covered(connection: Connection, database: Database, overlap: int) -> int:
     """Pairs with their text that `overlap` or more people have answered."""
     judged = judgements.alias()
-    enough = (select(judged.c.pair_id)
-              .where(judged.c.source == SOURCE, judged.c.kind == "human", judged.c.choice != "skip",
-                     has_text(judged.c.pair_id), in_force(judged))
-              .group_by(judged.c.pair_id).having(func.count() >= overlap).subquery())
-    return _recent(database, f"covered by {overlap}",
-                   lambda: connection.execute(select(func.count()).select_from(enough)).scalar_one())
+    enough = (
+        select(judged.c.pair_id)
+        .where(
+            judged.c.source == SOURCE,
+            judged.c.kind == "human",
+            judged.c.choice != "skip",
+            has_text(judged.c.pair_id),
+            in_force(judged),
+        )
+        .group_by(judged.c.pair_id)
+        .having(func.count() >= overlap)
+        .subquery()
+    )
+    return _recent(
+        database,
+        f"covered by {overlap}",
+        lambda: connection.execute(select(func.count()).select_from(enough)).scalar_one(),
+    )
 
 
 def _recent(database: Database, what: str, count: Callable[[], int]) -> int:

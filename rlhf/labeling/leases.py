@@ -48,8 +48,13 @@ class Task:
         return self.progress.n_left
 
     def as_json(self) -> dict[str, Any]:
-        return {"lease": self.lease, "prompt": [turn.as_json() for turn in self.prompt], "left": self.left,
-                "right": self.right, "expires_at": self.expires_at}
+        return {
+            "lease": self.lease,
+            "prompt": [turn.as_json() for turn in self.prompt],
+            "left": self.left,
+            "right": self.right,
+            "expires_at": self.expires_at,
+        }
 
 
 def live_lease(connection: Connection, labeler: str) -> Any | None:
@@ -58,16 +63,30 @@ def live_lease(connection: Connection, labeler: str) -> Any | None:
     After an undo that is the pair given back, and once it is answered, the pair that was on the screen before.
     """
     return connection.execute(
-        select(leases).join(pairs, pairs.c.id == leases.c.pair_id)
-        .where(leases.c.labeler == labeler, leases.c.expires_at > now_text(), leases.c.judgement_id.is_(None),
-               pairs.c.erased_at.is_(None))
-        .order_by(leases.c.created_at.desc(), leases.c.id.desc()).limit(1)).first()
+        select(leases)
+        .join(pairs, pairs.c.id == leases.c.pair_id)
+        .where(
+            leases.c.labeler == labeler,
+            leases.c.expires_at > now_text(),
+            leases.c.judgement_id.is_(None),
+            pairs.c.erased_at.is_(None),
+        )
+        .order_by(leases.c.created_at.desc(), leases.c.id.desc())
+        .limit(1)
+    ).first()
 
 
 def grant(write: Write, labeler: str, pair_id: str, *, shown: str | None, acquisition_p: float | None) -> Any:
     """A new lease. shown: None = draw the sides now."""
-    row = {"id": new_id(), "pair_id": pair_id, "labeler": labeler, "shown": shown or _draw_sides(),
-           "acquisition_p": acquisition_p, "created_at": now_text(), "expires_at": _end()}
+    row = {
+        "id": new_id(),
+        "pair_id": pair_id,
+        "labeler": labeler,
+        "shown": shown or _draw_sides(),
+        "acquisition_p": acquisition_p,
+        "created_at": now_text(),
+        "expires_at": _end(),
+    }
     write.connection.execute(leases.insert().values(**row))
     return write.connection.execute(select(leases).where(leases.c.id == row["id"])).one()
 

@@ -91,14 +91,32 @@ def _stretches(connection: Connection, start: str) -> Iterator[tuple[str, str | 
             low, size = following, size * _GROWTH
 
 
-def _open_pairs(connection: Connection, labeler: str, overlap: int, low: str,
-                high: str | None) -> list[tuple[str, int]]:
+def _open_pairs(
+    connection: Connection, labeler: str, overlap: int, low: str, high: str | None
+) -> list[tuple[str, int]]:
     """Pairs of a stretch that this labeler may have now, in order of id, with their number of answers."""
     n_done = n_answers(pairs.c.id)
-    elsewhere = select(leases.c.id).where(leases.c.pair_id == pairs.c.id, leases.c.labeler != labeler,
-                                          leases.c.expires_at > now_text(), leases.c.judgement_id.is_(None)).exists()
-    query = select(pairs.c.id, n_done).where(pairs.c.erased_at.is_(None), pairs.c.id >= low, n_done < overlap,
-                                             not_(judged_by(pairs.c.id, labeler)), not_(elsewhere)).order_by(pairs.c.id)
+    elsewhere = (
+        select(leases.c.id)
+        .where(
+            leases.c.pair_id == pairs.c.id,
+            leases.c.labeler != labeler,
+            leases.c.expires_at > now_text(),
+            leases.c.judgement_id.is_(None),
+        )
+        .exists()
+    )
+    query = (
+        select(pairs.c.id, n_done)
+        .where(
+            pairs.c.erased_at.is_(None),
+            pairs.c.id >= low,
+            n_done < overlap,
+            not_(judged_by(pairs.c.id, labeler)),
+            not_(elsewhere),
+        )
+        .order_by(pairs.c.id)
+    )
     if high is not None:
         query = query.where(pairs.c.id < high)
     return [(row[0], row[1]) for row in connection.execute(query.limit(_STRETCH))]

@@ -77,8 +77,14 @@ def reliability(p_N: ArrayLike, won_N: ArrayLike, n_bins: int = 15) -> tuple[Bin
 
 
 def ece_interval(
-    p_N: ArrayLike, won_N: ArrayLike, n_bins: int = 15, *, groups_N: ArrayLike | None = None, n_boot: int = 1000,
-    level: float = 0.95, seed: int = 0,
+    p_N: ArrayLike,
+    won_N: ArrayLike,
+    n_bins: int = 15,
+    *,
+    groups_N: ArrayLike | None = None,
+    n_boot: int = 1000,
+    level: float = 0.95,
+    seed: int = 0,
 ) -> Interval:
     """Percentile bootstrap of `ece` over pairs (or groups). Resampling adds noise to a figure that noise pushes up, so
     both ends lie somewhat high; it is no test of perfect calibration (that is `ece_if_perfect`)."""

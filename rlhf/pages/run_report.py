@@ -29,8 +29,15 @@ class _Curve:
 
 
 _CURVES = (
-    _Curve("Loss", "loss", "eval_loss", "nats a pair", math.log(2), "Dashed: a coin's loss, 0.693. A training loss "
-           "that keeps falling while the held-out one rises has begun to learn its pairs by heart."),
+    _Curve(
+        "Loss",
+        "loss",
+        "eval_loss",
+        "nats a pair",
+        math.log(2),
+        "Dashed: a coin's loss, 0.693. A training loss "
+        "that keeps falling while the held-out one rises has begun to learn its pairs by heart.",
+    ),
     _Curve("Accuracy", "accuracy", "eval_accuracy", "share ranked rightly", 0.5, "Dashed: a coin."),
     _Curve("Margin", "margin", "eval_margin", "chosen − rejected", 0.0, "Mean score difference."),
     _Curve("Mean score", "mean_reward", None, "mean of both replies", 0.0, "Centring keeps it near 0."),

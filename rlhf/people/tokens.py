@@ -41,8 +41,10 @@ class Actor:
     def require(self, scope: str) -> None:
         """Raises Forbidden where the scope is missing."""
         if scope not in self.scopes:
-            raise Forbidden(f"'{self.name}' may {' and '.join(self.scopes)}, not {scope}",
-                            fix=f"ask for a token with the scope: rlhf people token {self.name} --scope {scope}")
+            raise Forbidden(
+                f"'{self.name}' may {' and '.join(self.scopes)}, not {scope}",
+                fix=f"ask for a token with the scope: rlhf people token {self.name} --scope {scope}",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +60,15 @@ class Token:
     state: str
 
     def as_json(self) -> dict[str, Any]:
-        return {"id": self.id, "actor": self.actor, "scopes": list(self.scopes), "state": self.state,
-                "created_at": self.created_at, "expires_at": self.expires_at, "revoked_at": self.revoked_at}
+        return {
+            "id": self.id,
+            "actor": self.actor,
+            "scopes": list(self.scopes),
+            "state": self.state,
+            "created_at": self.created_at,
+            "expires_at": self.expires_at,
+            "revoked_at": self.revoked_at,
+        }
 
 
 def issue_token(workspace: Workspace, actor: str, scopes: Sequence[str] = ("label",), days: int = 30) -> str:
@@ -69,8 +78,10 @@ def issue_token(workspace: Workspace, actor: str, scopes: Sequence[str] = ("labe
     Raises BadInput for a name, a scope or a number of days that can't be.
     """
     if not _NAME.fullmatch(actor):
-        raise BadInput(f"{actor!r} is no name for a person here",
-                       fix="use up to 100 letters, digits and . _ @ - (a pseudonym is best: it stands in the data)")
+        raise BadInput(
+            f"{actor!r} is no name for a person here",
+            fix="use up to 100 letters, digits and . _ @ - (a pseudonym is best: it stands in the data)",
+        )
     unknown = [scope for scope in scopes if scope not in SCOPES]
     if unknown or not scopes:
         seen = f"no scope is called {', '.join(map(repr, unknown))}" if unknown else "a token without a scope is no use"
@@ -82,8 +93,11 @@ def issue_token(workspace: Workspace, actor: str, scopes: Sequence[str] = ("labe
     expires_at = (now() + timedelta(days=days)).isoformat(timespec="microseconds")
     held = tuple(sorted(set(scopes)))
     with workspace.write() as write:
-        write.connection.execute(tokens.insert().values(
-            digest=digest, actor=actor, scopes=",".join(held), created_at=now_text(), expires_at=expires_at))
+        write.connection.execute(
+            tokens.insert().values(
+                digest=digest, actor=actor, scopes=",".join(held), created_at=now_text(), expires_at=expires_at
+            )
+        )
         write.audit("people.token", actor, {"token": digest[:_SHORT], "scopes": list(held), "days": days})
     return token
 
@@ -110,8 +124,18 @@ def list_tokens(workspace: Workspace) -> list[Token]:
     """Every token ever issued, oldest first."""
     with workspace.read() as connection:
         rows = connection.execute(select(tokens).order_by(tokens.c.created_at, tokens.c.digest)).all()
-    return [Token(row.digest[:_SHORT], row.actor, tuple(row.scopes.split(",")), row.created_at, row.expires_at,
-                  row.revoked_at, _state(row)) for row in rows]
+    return [
+        Token(
+            row.digest[:_SHORT],
+            row.actor,
+            tuple(row.scopes.split(",")),
+            row.created_at,
+            row.expires_at,
+            row.revoked_at,
+            _state(row),
+        )
+        for row in rows
+    ]
 
 
 def revoke(workspace: Workspace, which: str) -> list[Token]:
@@ -124,13 +148,17 @@ def revoke(workspace: Workspace, which: str) -> list[Token]:
         raise NotFound(f"no token belongs to or is called '{which}'", fix="see: rlhf people list")
     live = [token for token in found if token.state == "live"]
     if not live:
-        raise Conflict(f"every token of '{which}' is {found[-1].state} already",
-                       fix="nothing is left to do; see: rlhf people list")
+        raise Conflict(
+            f"every token of '{which}' is {found[-1].state} already", fix="nothing is left to do; see: rlhf people list"
+        )
     with workspace.write() as write:
         at = now_text()
         for token in live:
-            write.connection.execute(tokens.update().values(revoked_at=at)
-                                     .where(tokens.c.digest.startswith(token.id), tokens.c.revoked_at.is_(None)))
+            write.connection.execute(
+                tokens.update()
+                .values(revoked_at=at)
+                .where(tokens.c.digest.startswith(token.id), tokens.c.revoked_at.is_(None))
+            )
             write.audit("people.revoke", token.actor, {"token": token.id})
     return live
 

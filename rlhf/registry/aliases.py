@@ -124,8 +124,10 @@ def _name_of(alias: str) -> str:
     """The name before the `@`; refuses an alias that could be read as a number, a digest or two names."""
     name, at, label = alias.partition("@")
     if not at or not name or not _ALIAS.fullmatch(label):
-        raise BadInput(f"'{alias}' is no alias: wanted name@alias, with letters, digits, - _ or . after the @",
-                       fix="write for instance hh@champion")
+        raise BadInput(
+            f"'{alias}' is no alias: wanted name@alias, with letters, digits, - _ or . after the @",
+            fix="write for instance hh@champion",
+        )
     if label.isdigit() or _HEX.fullmatch(label):
         raise BadInput(
             f"'{label}' can't be an alias: it reads as a version's {'number' if label.isdigit() else 'digest'}",
@@ -161,19 +163,26 @@ def _lost(connection: Connection, alias: str, last: Row[Any] | None) -> Conflict
     if last is None:
         return Conflict(f"{alias} was expected to be set; it is not", fix=f"look at: rlhf alias history {alias}")
     at = ref_of(connection.execute(select(versions).where(versions.c.digest == last.to_digest)).one())
-    return Conflict(f"{alias} was moved meanwhile: {last.who} pointed it at {at} (entry {last.seq}, {last.why})",
-                    fix=f"look at it and move it again if you still want to: rlhf alias history {alias}")
+    return Conflict(
+        f"{alias} was moved meanwhile: {last.who} pointed it at {at} (entry {last.seq}, {last.why})",
+        fix=f"look at it and move it again if you still want to: rlhf alias history {alias}",
+    )
 
 
 def _require_fits(connection: Connection, alias: str, name: str, to: VersionRef, last: Row[Any] | None) -> None:
     if to.name != name:
-        raise BadInput(f"{alias} is an alias of {name}, {to} is not a version of {name}",
-                       fix=f"name a version {name}@… , or set the alias {to.name}@{alias.partition('@')[2]}")
+        raise BadInput(
+            f"{alias} is an alias of {name}, {to} is not a version of {name}",
+            fix=f"name a version {name}@… , or set the alias {to.name}@{alias.partition('@')[2]}",
+        )
     row = connection.execute(select(versions).where(versions.c.digest == to.digest)).one()
     if row.retired_at is not None:
         raise BadInput(f"{to} was retired at {row.retired_at}", fix="choose a version that is not retired")
-    before = None if last is None else connection.execute(
-        select(versions.c.role).where(versions.c.digest == last.to_digest)).scalar_one()
+    before = (
+        None
+        if last is None
+        else connection.execute(select(versions.c.role).where(versions.c.digest == last.to_digest)).scalar_one()
+    )
     if before is not None and before != to.role:
         raise BadInput(f"{alias} points at a {before}, {to} is a {to.role}", fix="use another alias for it")
 
@@ -184,8 +193,10 @@ def _one_back(connection: Connection, last: Row[Any]) -> Row[Any]:
     """
     in_force = last.returns_to or last.seq
     if in_force == 1:
-        raise Conflict(f"{last.alias} is at its first entry; there is nothing before it",
-                       fix=f"name a version with: rlhf alias set {last.alias} VERSION")
+        raise Conflict(
+            f"{last.alias} is at its first entry; there is nothing before it",
+            fix=f"name a version with: rlhf alias set {last.alias} VERSION",
+        )
     before = _entry(connection, last.alias, in_force - 1)
     return before if before.returns_to is None else _entry(connection, last.alias, before.returns_to)
 
@@ -194,7 +205,8 @@ def _back_to(connection: Connection, last: Row[Any], text: str) -> Row[Any]:
     to = resolve_in(connection, text)
     query = select(alias_moves).where(alias_moves.c.alias == last.alias, alias_moves.c.to_digest == to.digest)
     entry = connection.execute(
-        query.where(alias_moves.c.returns_to.is_(None)).order_by(alias_moves.c.seq.desc()).limit(1)).first()
+        query.where(alias_moves.c.returns_to.is_(None)).order_by(alias_moves.c.seq.desc()).limit(1)
+    ).first()
     if entry is None:
         raise BadInput(f"{last.alias} never pointed at {to}", fix=f"choose from: rlhf alias history {last.alias}")
     if last.to_digest == to.digest:
@@ -205,8 +217,10 @@ def _back_to(connection: Connection, last: Row[Any], text: str) -> Row[Any]:
 def _require_not_retired(connection: Connection, alias: str, target: Row[Any]) -> None:
     row = connection.execute(select(versions).where(versions.c.digest == target.to_digest)).one()
     if row.retired_at is not None:
-        raise BadInput(f"{ref_of(row)}, which {alias} would return to, was retired at {row.retired_at}",
-                       fix=f"name one that is not, with --to; see: rlhf alias history {alias}")
+        raise BadInput(
+            f"{ref_of(row)}, which {alias} would return to, was retired at {row.retired_at}",
+            fix=f"name one that is not, with --to; see: rlhf alias history {alias}",
+        )
 
 
 def _entry(connection: Connection, alias: str, seq: int) -> Row[Any]:
@@ -224,25 +238,48 @@ def _append(
     *,
     returns_to: int | None,
 ) -> AliasMove:
-    row = {"alias": alias, "seq": (last.seq if last is not None else 0) + 1, "to_digest": to_digest, "action": action,
-           "from_digest": last.to_digest if last is not None else None, "returns_to": returns_to, "who": write.actor,
-           "why": why.strip(), "evidence": canonical_json(dict(evidence)).decode(), "at": now_text()}
+    row = {
+        "alias": alias,
+        "seq": (last.seq if last is not None else 0) + 1,
+        "to_digest": to_digest,
+        "action": action,
+        "from_digest": last.to_digest if last is not None else None,
+        "returns_to": returns_to,
+        "who": write.actor,
+        "why": why.strip(),
+        "evidence": canonical_json(dict(evidence)).decode(),
+        "at": now_text(),
+    }
     try:
         write.connection.execute(alias_moves.insert().values(**row))
     except IntegrityError:
         raise Conflict(f"{alias} was moved meanwhile", fix=f"look at: rlhf alias history {alias}") from None
     write.audit(f"alias.{action}", alias, {k: row[k] for k in ("seq", "from_digest", "to_digest", "returns_to", "why")})
-    return _move(write.connection.execute(
-        select(alias_moves).where(alias_moves.c.alias == alias, alias_moves.c.seq == row["seq"])).one())
+    return _move(
+        write.connection.execute(
+            select(alias_moves).where(alias_moves.c.alias == alias, alias_moves.c.seq == row["seq"])
+        ).one()
+    )
 
 
 def _move(row: Row[Any]) -> AliasMove:
-    return AliasMove(row.alias, row.seq, row.from_digest, row.to_digest, row.who, row.why, row.at, row.action,
-                     json.loads(row.evidence))
+    return AliasMove(
+        row.alias,
+        row.seq,
+        row.from_digest,
+        row.to_digest,
+        row.who,
+        row.why,
+        row.at,
+        row.action,
+        json.loads(row.evidence),
+    )
 
 
 def _unknown(connection: Connection, alias: str, name: str) -> NotFound:
     known = connection.execute(select(alias_moves.c.alias).distinct().order_by(alias_moves.c.alias)).scalars().all()
     near = [one for one in known if one.startswith(f"{name}@")] or known[:5]
-    return NotFound(f"there is no alias {alias}",
-                    fix=f"the aliases are {', '.join(near)}" if near else f"set it: rlhf alias set {alias} VERSION")
+    return NotFound(
+        f"there is no alias {alias}",
+        fix=f"the aliases are {', '.join(near)}" if near else f"set it: rlhf alias set {alias} VERSION",
+    )

@@ -27,8 +27,13 @@ class Relative:
     of: str
 
     def as_json(self) -> dict[str, Any]:
-        return {"version": str(self.version), "digest": self.version.digest, "role": self.version.role,
-                "relation": self.relation, "of": self.of}
+        return {
+            "version": str(self.version),
+            "digest": self.version.digest,
+            "role": self.version.role,
+            "relation": self.relation,
+            "of": self.of,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +54,18 @@ class SnapshotOrigin:
     consents: Mapping[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
-        return {"snapshot": self.names[-1] if self.names else None, "names": list(self.names), "digest": self.digest,
-                "of": list(self.of), "pairs": self.pairs, "judgements": self.judgements, "sources": self.sources,
-                "labelers": self.labelers, "kinds": self.kinds, "consents": self.consents}
+        return {
+            "snapshot": self.names[-1] if self.names else None,
+            "names": list(self.names),
+            "digest": self.digest,
+            "of": list(self.of),
+            "pairs": self.pairs,
+            "judgements": self.judgements,
+            "sources": self.sources,
+            "labelers": self.labelers,
+            "kinds": self.kinds,
+            "consents": self.consents,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +85,17 @@ class Lineage:
     absent: tuple[tuple[str, str, str], ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        return {"version": str(self.version), "digest": self.version.digest, "role": self.version.role,
-                "base": {"name": self.base_name, "digest": self.base_digest}, "simulated": self.simulated,
-                "ancestors": [one.as_json() for one in self.ancestors],
-                "snapshots": [one.as_json() for one in self.snapshots],
-                "descendants": [one.as_json() for one in self.descendants],
-                "absent": [{"relation": relation, "digest": digest, "of": of} for relation, digest, of in self.absent]}
+        return {
+            "version": str(self.version),
+            "digest": self.version.digest,
+            "role": self.version.role,
+            "base": {"name": self.base_name, "digest": self.base_digest},
+            "simulated": self.simulated,
+            "ancestors": [one.as_json() for one in self.ancestors],
+            "snapshots": [one.as_json() for one in self.snapshots],
+            "descendants": [one.as_json() for one in self.descendants],
+            "absent": [{"relation": relation, "digest": digest, "of": of} for relation, digest, of in self.absent],
+        }
 
 
 def lineage(workspace: Workspace, version: VersionRef | str) -> Lineage:
@@ -87,9 +106,16 @@ def lineage(workspace: Workspace, version: VersionRef | str) -> Lineage:
         above = _walk(connection, ref, upwards=True)
         line = tuple(dict.fromkeys((ref, *(one.version for one in above))))
         manifest = json.loads(row.manifest)
-        return Lineage(ref, manifest["base"]["name"], manifest["base"]["digest"], manifest["simulated"], above,
-                       _snapshots_behind(workspace, connection, line), _walk(connection, ref, upwards=False),
-                       _absent(connection, line))
+        return Lineage(
+            ref,
+            manifest["base"]["name"],
+            manifest["base"]["digest"],
+            manifest["simulated"],
+            above,
+            _snapshots_behind(workspace, connection, line),
+            _walk(connection, ref, upwards=False),
+            _absent(connection, line),
+        )
 
 
 def descendants(
@@ -159,9 +185,17 @@ def _origin(workspace: Workspace, connection: Connection, digest: str, of: tuple
     if not cuts:
         return SnapshotOrigin(digest, of)
     manifest = json.loads(workspace.artifacts.read_file(connection, f"{cuts[0].path}/manifest.json"))
-    return SnapshotOrigin(digest, of, tuple(f"{cut.name}@{cut.number}" for cut in cuts), cuts[0].n_pairs,
-                          manifest.get("judgements"), manifest.get("by_source") or manifest.get("sources"),
-                          manifest.get("labelers"), manifest.get("kinds"), manifest.get("consents"))
+    return SnapshotOrigin(
+        digest,
+        of,
+        tuple(f"{cut.name}@{cut.number}" for cut in cuts),
+        cuts[0].n_pairs,
+        manifest.get("judgements"),
+        manifest.get("by_source") or manifest.get("sources"),
+        manifest.get("labelers"),
+        manifest.get("kinds"),
+        manifest.get("consents"),
+    )
 
 
 def _snapshot_digest(connection: Connection, text: str) -> str:

@@ -20,11 +20,33 @@ from rlhf.store.tensors import non_finite
 VersionKind = Literal["lora", "head"]
 TASK_TYPES: Mapping[str, Role] = {"SEQ_CLS": "reward", "CAUSAL_LM": "policy"}
 # What loading would run as code or unpickle. Everything else that a version doesn't know is left behind, not copied.
-UNSAFE_SUFFIXES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".py", ".pyc", ".so", ".joblib", ".dill", ".npy",
-                   ".npz", ".h5", ".msgpack")
+UNSAFE_SUFFIXES = (
+    ".bin",
+    ".pt",
+    ".pth",
+    ".pkl",
+    ".pickle",
+    ".ckpt",
+    ".py",
+    ".pyc",
+    ".so",
+    ".joblib",
+    ".dill",
+    ".npy",
+    ".npz",
+    ".h5",
+    ".msgpack",
+)
 _PREFIX = "base_model.model."
-_LORA_ENDS = (".lora_A.weight", ".lora_B.weight", ".lora_B.bias", ".lora_embedding_A", ".lora_embedding_B",
-              ".lora_magnitude_vector", ".lora_magnitude_vector.weight")
+_LORA_ENDS = (
+    ".lora_A.weight",
+    ".lora_B.weight",
+    ".lora_B.bias",
+    ".lora_embedding_A",
+    ".lora_embedding_B",
+    ".lora_magnitude_vector",
+    ".lora_magnitude_vector.weight",
+)
 
 
 def check_folder(path: Path, *, kind: VersionKind = "lora") -> tuple[AdapterFolder, Role]:
@@ -54,16 +76,20 @@ def check_files(path: Path) -> None:
             if not found.is_dir() and not found.is_file():
                 raise BadInput(f"{shown} is no ordinary file", fix="remove it from the folder")
             if name.lower().endswith(UNSAFE_SUFFIXES):
-                raise BadInput(f"{shown} could run code when it is loaded; only safetensors are taken",
-                               fix=f"remove {shown}, or save the weights as {folders.WEIGHTS_FILE}")
+                raise BadInput(
+                    f"{shown} could run code when it is loaded; only safetensors are taken",
+                    fix=f"remove {shown}, or save the weights as {folders.WEIGHTS_FILE}",
+                )
 
 
 def check_config(config: Mapping[str, Any]) -> Role:
     """Refuse a configuration that isn't a plain LoRA on a known task; returns the role that its task means."""
     unknown = sorted(config.keys() - LORA_DEFAULTS.keys())
     if unknown:
-        raise BadInput(f"{folders.CONFIG_FILE} has keys that LoRA doesn't know: {', '.join(unknown)}",
-                       fix="save the adapter with the PEFT release that this project pins")
+        raise BadInput(
+            f"{folders.CONFIG_FILE} has keys that LoRA doesn't know: {', '.join(unknown)}",
+            fix="save the adapter with the PEFT release that this project pins",
+        )
     if config.get("peft_type") != "LORA":
         raise BadInput(
             f"peft_type is {config.get('peft_type')!r}, wanted 'LORA'", fix="only LoRA adapters can be versions"
@@ -76,8 +102,10 @@ def check_config(config: Mapping[str, Any]) -> Role:
         raise BadInput("megatron_config or megatron_core names a module to import", fix="save the adapter without them")
     start = config.get("init_lora_weights", True)
     if not isinstance(start, bool) and start not in ("gaussian", "orthogonal", None):
-        raise BadInput(f"init_lora_weights is {start!r}: loading it changes the base's own weights",
-                       fix="convert it: save_pretrained(..., path_initial_model_for_weight_conversion=...)")
+        raise BadInput(
+            f"init_lora_weights is {start!r}: loading it changes the base's own weights",
+            fix="convert it: save_pretrained(..., path_initial_model_for_weight_conversion=...)",
+        )
     if config.get("layer_replication"):
         raise BadInput("layer_replication changes the base's layers", fix="train the adapter on the base as it is")
     _check_types(config)
@@ -141,12 +169,16 @@ def check_base(adapter: AdapterFolder, details: Mapping[str, Any]) -> None:
             and tensor.name.endswith("lora_A.weight")
             and tensor.shape[1] != hidden
         ):
-            raise BadInput(f"tensor {tensor.name} reads {tensor.shape[1]} numbers, the base gives {hidden}",
-                           fix="name the base it was trained on")
+            raise BadInput(
+                f"tensor {tensor.name} reads {tensor.shape[1]} numbers, the base gives {hidden}",
+                fix="name the base it was trained on",
+            )
         at = parts.index("layers") + 1 if "layers" in parts[:-1] else None
         if isinstance(layers, int) and at is not None and parts[at].isdigit() and int(parts[at]) >= layers:
-            raise BadInput(f"tensor {tensor.name} is for layer {parts[at]}, the base has {layers}",
-                           fix="name the base it was trained on")
+            raise BadInput(
+                f"tensor {tensor.name} is for layer {parts[at]}, the base has {layers}",
+                fix="name the base it was trained on",
+            )
 
 
 def _check_tensors(adapter: AdapterFolder) -> None:
@@ -164,8 +196,10 @@ def _check_tensors(adapter: AdapterFolder) -> None:
             )
         known = tensor.name.endswith(_LORA_ENDS) or any(module in tensor.name for module in saved)
         if not tensor.name.startswith(_PREFIX) or not known:
-            raise BadInput(f"tensor {tensor.name} is neither LoRA nor a module to save: PEFT would drop it in silence",
-                           fix="save the adapter again with PEFT's save_pretrained")
+            raise BadInput(
+                f"tensor {tensor.name} is neither LoRA nor a module to save: PEFT would drop it in silence",
+                fix="save the adapter again with PEFT's save_pretrained",
+            )
 
 
 def _check_ranks(adapter: AdapterFolder, kind: VersionKind) -> None:
@@ -181,20 +215,25 @@ def _check_ranks(adapter: AdapterFolder, kind: VersionKind) -> None:
             raise BadInput(f"tensor {partner} is missing beside its lora_A", fix="save the adapter again with PEFT")
         down, up = adapter.tensors[name].shape, adapter.tensors[partner].shape
         if len(down) < 2 or len(up) < 2 or down[0] != up[1] or down[0] not in ranks:
-            raise BadInput(f"tensor {name} has shape {list(down)} beside {list(up)}; the rank is {sorted(ranks)}",
-                           fix="save weights and configuration of one adapter together")
+            raise BadInput(
+                f"tensor {name} has shape {list(down)} beside {list(up)}; the rank is {sorted(ranks)}",
+                fix="save weights and configuration of one adapter together",
+            )
     lonely = sorted(set(ups) - {name.replace(".lora_A.", ".lora_B.") for name in downs})
     if lonely:
         raise BadInput(f"tensor {lonely[0]} has no lora_A", fix="save the adapter again with PEFT")
 
 
 def _check_head(adapter: AdapterFolder) -> None:
-    """A reward carries its score head, one label wide; without it stock PEFT would start a new random one in silence.
-    """
+    """A reward carries its score head, one label wide; without it stock PEFT would start a new random one in silence."""
     heads = [t for t in adapter.tensors.values() if t.name.endswith(".score.weight")]
     if len(heads) != 1:
-        raise BadInput(f"{folders.WEIGHTS_FILE} holds {len(heads)} tensors named score.weight, wanted the one head",
-                       fix="train with modules_to_save=['score'] and save with PEFT's save_pretrained")
+        raise BadInput(
+            f"{folders.WEIGHTS_FILE} holds {len(heads)} tensors named score.weight, wanted the one head",
+            fix="train with modules_to_save=['score'] and save with PEFT's save_pretrained",
+        )
     if len(heads[0].shape) != 2 or heads[0].shape[0] != 1:
-        raise BadInput(f"the head {heads[0].name} has shape {list(heads[0].shape)}, wanted [1, hidden]: one label",
-                       fix="train with num_labels=1")
+        raise BadInput(
+            f"the head {heads[0].name} has shape {list(heads[0].shape)}, wanted [1, hidden]: one label",
+            fix="train with num_labels=1",
+        )

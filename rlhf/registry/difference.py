@@ -40,9 +40,15 @@ class Difference:
     def as_json(self) -> dict[str, Any]:
         parts = {"made_of": self.made_of, "settings": self.settings, "config": self.config, "metrics": self.metrics}
         shown = {name: {key: {"a": a, "b": b} for key, (a, b) in part.items()} for name, part in parts.items()}
-        return {"a": str(self.a), "b": str(self.b), "a_digest": self.a.digest, "b_digest": self.b.digest, **shown,
-                "tensors": {k: dict(v) for k, v in self.tensors.items()},
-                "updates": {k: dict(v) for k, v in self.updates.items()}}
+        return {
+            "a": str(self.a),
+            "b": str(self.b),
+            "a_digest": self.a.digest,
+            "b_digest": self.b.digest,
+            **shown,
+            "tensors": {k: dict(v) for k, v in self.tensors.items()},
+            "updates": {k: dict(v) for k, v in self.updates.items()},
+        }
 
 
 def diff(workspace: Workspace, a: VersionRef | str, b: VersionRef | str) -> Difference:
@@ -53,13 +59,19 @@ def diff(workspace: Workspace, a: VersionRef | str, b: VersionRef | str) -> Diff
     left, right = _weights(one), _weights(other)
     configs = folders.read(one.folder).config, folders.read(other.folder).config
     return Difference(
-        one.ref, other.ref, {k: v for k, v in made_of.items() if v[0] != v[1]},
+        one.ref,
+        other.ref,
+        {k: v for k, v in made_of.items() if v[0] != v[1]},
         _changed(one.manifest["settings"], other.manifest["settings"]),
         _changed(folders.canonical_config(configs[0]), folders.canonical_config(configs[1])),
         _changed(one.manifest["metrics"], other.manifest["metrics"]),
-        {name: norms for name in sorted(left.keys() | right.keys())
-         if (norms := _norms(left.get(name), right.get(name))) is not None},
-        _updates(left, right, _scale(configs[0]), _scale(configs[1])))
+        {
+            name: norms
+            for name in sorted(left.keys() | right.keys())
+            if (norms := _norms(left.get(name), right.get(name))) is not None
+        },
+        _updates(left, right, _scale(configs[0]), _scale(configs[1])),
+    )
 
 
 def _weights(opened: OpenVersion) -> dict[str, NDArray[np.float32]]:
@@ -77,8 +89,11 @@ def _norms(a: NDArray[np.float32] | None, b: NDArray[np.float32] | None) -> dict
     apart = None
     if a is not None and b is not None and a.shape == b.shape:
         apart = float(np.linalg.norm(b.astype(np.float64) - a))
-    return {"a": None if a is None else float(np.linalg.norm(a.astype(np.float64))),
-            "b": None if b is None else float(np.linalg.norm(b.astype(np.float64))), "difference": apart}
+    return {
+        "a": None if a is None else float(np.linalg.norm(a.astype(np.float64))),
+        "b": None if b is None else float(np.linalg.norm(b.astype(np.float64))),
+        "difference": apart,
+    }
 
 
 def _scale(config: Mapping[str, Any]) -> float | None:
@@ -102,7 +117,10 @@ def _updates(a: _Weights, b: _Weights, scale_a: float | None, scale_b: float | N
             continue
         apart = _product_norm(np.hstack([up_b, -up_a]), np.vstack([down_b, down_a]))
         found[name.removesuffix(".lora_A.weight")] = {
-            "a": _product_norm(up_a, down_a), "b": _product_norm(up_b, down_b), "difference": apart}
+            "a": _product_norm(up_a, down_a),
+            "b": _product_norm(up_b, down_b),
+            "difference": apart,
+        }
     return found
 
 

@@ -122,22 +122,28 @@ def _tensors(file: Path) -> dict[str, Tensor]:
     from safetensors import SafetensorError, safe_open
 
     if not file.is_file():
-        raise BadInput(f"{file.name} is missing in {file.parent.name}",
-                       fix="save the adapter with safetensors (PEFT's default); pickled weights are never read")
+        raise BadInput(
+            f"{file.name} is missing in {file.parent.name}",
+            fix="save the adapter with safetensors (PEFT's default); pickled weights are never read",
+        )
     try:
         with safe_open(str(file), framework="numpy"):
             pass
     except (SafetensorError, OSError) as error:
-        raise BadInput(f"{file.name} is no whole safetensors file: {error}",
-                       fix="save or copy the adapter again") from None
+        raise BadInput(
+            f"{file.name} is no whole safetensors file: {error}", fix="save or copy the adapter again"
+        ) from None
     tensors = {tensor.name: tensor for tensor in tensors_in(file)}
     for tensor in tensors.values():
         if tensor.dtype not in _FLOATS:
-            raise BadInput(f"tensor {tensor.name} is {tensor.dtype}; an adapter's weights are floating point",
-                           fix="save the adapter in float32, float16 or bfloat16")
+            raise BadInput(
+                f"tensor {tensor.name} is {tensor.dtype}; an adapter's weights are floating point",
+                fix="save the adapter in float32, float16 or bfloat16",
+            )
         if not all(tensor.shape):
-            raise BadInput(f"tensor {tensor.name} is empty: shape {list(tensor.shape)}",
-                           fix="save the adapter again with PEFT")
+            raise BadInput(
+                f"tensor {tensor.name} is empty: shape {list(tensor.shape)}", fix="save the adapter again with PEFT"
+            )
     return tensors
 
 

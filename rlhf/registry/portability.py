@@ -163,8 +163,11 @@ def _readme(ref: VersionRef, manifest: Mapping[str, Any], base_path: str) -> str
     figures = (
         "\n".join(f"- {name}: {value}" for name, value in sorted(manifest["metrics"].items())) or "- none recorded"
     )
-    scored = ("\nThe score is read at the last token that the base's chat template renders for prompt and reply.\n"
-              if ref.role == "reward" else "")
+    scored = (
+        "\nThe score is read at the last token that the base's chat template renders for prompt and reply.\n"
+        if ref.role == "reward"
+        else ""
+    )
     return (
         f"---\nlibrary_name: peft\nbase_model: {json.dumps(base_path)}\n---\n# {ref}\n\n"
         f"A {ref.role} adapter, version sha256:{ref.digest}.\n{simulated}\n"

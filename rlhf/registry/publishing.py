@@ -135,8 +135,10 @@ def check_evidence(evidence: Evidence | None) -> None:
     if not all(math.isfinite(score) for score in (*before, *after)):
         raise BadInput("a probe's score is NaN or infinite", fix="train again; this training diverged")
     if not 0.0 <= evidence.tolerance <= WIDEST_TOLERANCE:
-        raise BadInput(f"a tolerance of {evidence.tolerance:g} hides a lost head; the widest is {WIDEST_TOLERANCE:g}",
-                       fix="compare in float32 with the tolerance of 1e-4")
+        raise BadInput(
+            f"a tolerance of {evidence.tolerance:g} hides a lost head; the widest is {WIDEST_TOLERANCE:g}",
+            fix="compare in float32 with the tolerance of 1e-4",
+        )
     if all(score == 0.0 for score in after) or (len(after) > 1 and len(set(after)) == 1):
         raise BadInput(
             f"every probe scores {after[0]:g} after the reload: the head is lost or was never trained", fix=train_again
@@ -245,9 +247,13 @@ def _record(
         )
     )
     if manifest["parents"]:
-        connection.execute(version_parents.insert(), [
-            {"digest": manifest["digest"], "parent": digest, "relation": relation}
-            for relation, digest in sorted(set(draft.parents))])
+        connection.execute(
+            version_parents.insert(),
+            [
+                {"digest": manifest["digest"], "parent": digest, "relation": relation}
+                for relation, digest in sorted(set(draft.parents))
+            ],
+        )
     ref = VersionRef(draft.name, number, manifest["digest"], draft.role)
     write.audit("version.publish", str(ref), {"digest": ref.digest, "role": ref.role, "run": draft.run_id})
     return ref

@@ -54,8 +54,10 @@ def sign(workspace: Workspace, version: str, report: str, role: str) -> SignOff:
             .all()
         )
         if len(found) != 1:
-            raise NotFound(f"there {'are several reports' if found else 'is no report'} {report}",
-                           fix="make one with: rlhf evaluate; give more digits where several begin alike")
+            raise NotFound(
+                f"there {'are several reports' if found else 'is no report'} {report}",
+                fix="make one with: rlhf evaluate; give more digits where several begin alike",
+            )
         row = {"version_digest": ref.digest, "report_digest": found[0], "role": role, "who": write.actor}
         same = select(signoffs).filter_by(**row)
         if (there := write.connection.execute(same).first()) is not None:

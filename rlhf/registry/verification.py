@@ -33,8 +33,14 @@ class Verification:
         return not self.problems
 
     def as_json(self) -> dict[str, Any]:
-        return {"ok": self.ok, "files": self.files, "versions": self.versions, "audit_entries": self.audit_entries,
-                "problems": list(self.problems), "leftovers": list(self.leftovers)}
+        return {
+            "ok": self.ok,
+            "files": self.files,
+            "versions": self.versions,
+            "audit_entries": self.audit_entries,
+            "problems": list(self.problems),
+            "leftovers": list(self.leftovers),
+        }
 
 
 def verify(workspace: Workspace, version: VersionRef | str | None = None) -> Verification:

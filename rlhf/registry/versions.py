@@ -53,10 +53,21 @@ class VersionRow:
 
     def as_json(self) -> dict[str, Any]:
         m = self.manifest
-        return {"version": str(self.ref), "digest": self.ref.digest, "role": self.ref.role, "kind": self.kind,
-                "base": m["base"]["name"], "snapshot_digest": m["snapshot_digest"], "metrics": m["metrics"],
-                "simulated": m["simulated"], "run": m["run_id"], "aliases": list(self.aliases), "actor": self.actor,
-                "created_at": self.created_at, "retired_at": self.retired_at}
+        return {
+            "version": str(self.ref),
+            "digest": self.ref.digest,
+            "role": self.ref.role,
+            "kind": self.kind,
+            "base": m["base"]["name"],
+            "snapshot_digest": m["snapshot_digest"],
+            "metrics": m["metrics"],
+            "simulated": m["simulated"],
+            "run": m["run_id"],
+            "aliases": list(self.aliases),
+            "actor": self.actor,
+            "created_at": self.created_at,
+            "retired_at": self.retired_at,
+        }
 
 
 def resolve(workspace: Workspace, text: str, *, role: Role | None = None) -> VersionRef:
@@ -103,8 +114,10 @@ def open_version(workspace: Workspace, version: VersionRef | str) -> OpenVersion
     adapter = folders.read(path)
     found = digest_of(content_of(manifest, adapter.weights_digest, folders.canonical_config(adapter.config)))
     if not found == manifest.get("digest") == row.digest:
-        raise Damaged(f"{ref} in {row.path} has digest {found[:12]}, the registry says {row.digest[:12]}",
-                      fix="restore the workspace from a backup; until then this version is not used")
+        raise Damaged(
+            f"{ref} in {row.path} has digest {found[:12]}, the registry says {row.digest[:12]}",
+            fix="restore the workspace from a backup; until then this version is not used",
+        )
     return OpenVersion(ref_of(row), path, manifest)
 
 
@@ -135,16 +148,18 @@ def list_versions(workspace: Workspace, role: Role | None = None) -> tuple[Versi
 
 
 def show(workspace: Workspace, version: VersionRef | str) -> VersionRow:
-    """One version with its manifest, the aliases on it and its sign-offs. Its bytes aren't read: `open_version` does.
-    """
+    """One version with its manifest, the aliases on it and its sign-offs. Its bytes aren't read: `open_version` does."""
     with workspace.read() as connection:
         ref = resolve_in(connection, version) if isinstance(version, str) else version
         row = connection.execute(select(versions).where(versions.c.digest == ref.digest)).one()
         signed = connection.execute(
             select(signoffs).where(signoffs.c.version_digest == ref.digest).order_by(signoffs.c.id)
         )
-        return _row(row, aliases_in_force(connection), tuple(
-            {"role": s.role, "who": s.who, "at": s.at, "report": s.report_digest} for s in signed))
+        return _row(
+            row,
+            aliases_in_force(connection),
+            tuple({"role": s.role, "who": s.who, "at": s.at, "report": s.report_digest} for s in signed),
+        )
 
 
 def retire(workspace: Workspace, version: str) -> VersionRow:
@@ -184,14 +199,24 @@ def ref_of(row: Row[Any]) -> VersionRef:
 def _row(
     row: Row[Any], pointing: Mapping[str, tuple[str, ...]], signed: tuple[Mapping[str, str], ...] = ()
 ) -> VersionRow:
-    return VersionRow(ref_of(row), row.kind, json.loads(row.manifest), row.actor, row.created_at, row.retired_at,
-                      pointing.get(row.digest, ()), signed)
+    return VersionRow(
+        ref_of(row),
+        row.kind,
+        json.loads(row.manifest),
+        row.actor,
+        row.created_at,
+        row.retired_at,
+        pointing.get(row.digest, ()),
+        signed,
+    )
 
 
 def _by_digest(connection: Connection, digits: str) -> VersionRef:
     if not MIN_HEX <= len(digits) <= 64:
-        raise BadInput(f"sha256:{digits} has {len(digits)} hex digits, wanted {MIN_HEX} to 64",
-                       fix="copy the digest from: rlhf adapter list")
+        raise BadInput(
+            f"sha256:{digits} has {len(digits)} hex digits, wanted {MIN_HEX} to 64",
+            fix="copy the digest from: rlhf adapter list",
+        )
     rows = connection.execute(select(versions).where(versions.c.digest.startswith(digits))).all()
     if not rows:
         raise NotFound(f"there is no version with digest sha256:{digits}", fix="see: rlhf adapter list")
@@ -213,8 +238,10 @@ def _not_a_version(connection: Connection, text: str) -> BadInput | NotFound:
         )
     if text.startswith("base:"):
         return BadInput(f"'{text}' is a base, wanted an adapter's version", fix="write name@7, name@alias or sha256:…")
-    return NotFound(f"'{text}' is no version: wanted name@7, name@alias or sha256: and {MIN_HEX} hex digits",
-                    fix=_near(connection, text.partition("@")[0]))
+    return NotFound(
+        f"'{text}' is no version: wanted name@7, name@alias or sha256: and {MIN_HEX} hex digits",
+        fix=_near(connection, text.partition("@")[0]),
+    )
 
 
 def _near(connection: Connection, name: str) -> str:

@@ -12,8 +12,14 @@ from rlhf.reward.targets import target_of
 
 __all__ = ["PairScore", "RewardSettings", "Trained", "adopt", "score_items", "score_pairs", "target_of", "train"]
 
-_LATER = {"train": "training", "Trained": "training", "score_pairs": "score", "score_items": "score", "PairScore": "score",
-          "adopt": "adoption"}
+_LATER = {
+    "train": "training",
+    "Trained": "training",
+    "score_pairs": "score",
+    "score_items": "score",
+    "PairScore": "score",
+    "adopt": "adoption",
+}
 
 
 def __getattr__(name: str) -> Any:

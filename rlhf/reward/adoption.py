@@ -22,7 +22,10 @@ def adopt(workspace: Workspace, folder: Path | str, *, name: str | None = None, 
     folder = Path(folder)
     found = registry.read_folder(folder)
     if found.role != "reward":
-        raise BadInput(f"{folder.name} is a {found.role} adapter; wanted a reward with a score head", fix="import a SEQ_CLS adapter")
+        raise BadInput(
+            f"{folder.name} is a {found.role} adapter; wanted a reward with a score head",
+            fix="import a SEQ_CLS adapter",
+        )
     wanted = bases.get(workspace, base).digest if base is not None else None
     if (there := registry.find_published(workspace, found, base_digest=wanted)) is not None:
         return there
@@ -30,12 +33,27 @@ def adopt(workspace: Workspace, folder: Path | str, *, name: str | None = None, 
     model = _base(workspace, base, known.get("base", {}).get("digest"), found.hidden_size)
     scores = probes.scores_from_disk(folder, model)
     draft = registry.VersionDraft(
-        role="reward", kind="lora", name=name or found.name or folder.resolve().name, base_name=model.name, base_digest=model.digest,
-        tokenizer_digest=model.tokenizer_digest, template_digest=model.template_digest,
-        snapshot_digest=known.get("snapshot_digest"), parents=tuple((r, d) for r, d in known.get("parents", ())),
-        settings=known.get("settings", {}), seeds=known.get("seeds", {}), metrics=known.get("metrics", {}),
-        simulated=bool(known.get("simulated")), details={"imported_from": folder.name})
-    return registry.publish(workspace, folder, draft, registry.Evidence(probes.probe_digest(), scores, probes.scores_from_disk(folder, model)))
+        role="reward",
+        kind="lora",
+        name=name or found.name or folder.resolve().name,
+        base_name=model.name,
+        base_digest=model.digest,
+        tokenizer_digest=model.tokenizer_digest,
+        template_digest=model.template_digest,
+        snapshot_digest=known.get("snapshot_digest"),
+        parents=tuple((r, d) for r, d in known.get("parents", ())),
+        settings=known.get("settings", {}),
+        seeds=known.get("seeds", {}),
+        metrics=known.get("metrics", {}),
+        simulated=bool(known.get("simulated")),
+        details={"imported_from": folder.name},
+    )
+    return registry.publish(
+        workspace,
+        folder,
+        draft,
+        registry.Evidence(probes.probe_digest(), scores, probes.scores_from_disk(folder, model)),
+    )
 
 
 def _base(workspace: Workspace, name: str | None, digest: str | None, hidden_size: int | None) -> bases.Base:
@@ -48,5 +66,7 @@ def _base(workspace: Workspace, name: str | None, digest: str | None, hidden_siz
     if len(fits) == 1:
         return fits[0]
     there = ", ".join(base.name for base in fits) or "none"
-    raise BadInput(f"the folder doesn't say which base it needs, and {len(fits)} here fit a head of size {hidden_size} ({there})",
-                   fix="name it with --base NAME")
+    raise BadInput(
+        f"the folder doesn't say which base it needs, and {len(fits)} here fit a head of size {hidden_size} ({there})",
+        fix="name it with --base NAME",
+    )

@@ -6,8 +6,9 @@ import torch
 from torch.nn.functional import logsigmoid
 
 
-def pair_loss(chosen_P: torch.Tensor, rejected_P: torch.Tensor, target_P: torch.Tensor, margin_P: torch.Tensor,
-              centring: float) -> torch.Tensor:
+def pair_loss(
+    chosen_P: torch.Tensor, rejected_P: torch.Tensor, target_P: torch.Tensor, margin_P: torch.Tensor, centring: float
+) -> torch.Tensor:
     """Loss of each pair (P,), float32.
 
     With d = chosen - rejected - margin and t = P(chosen is better) in [0.5, 1]:

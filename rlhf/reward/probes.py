@@ -22,7 +22,10 @@ PROBES: tuple[tuple[str, str], ...] = (
     ("How do I boil an egg?", "No."),
     ("Name three rivers.", "The Nile, the Danube and the Amazon."),
     ("Name three rivers.", "rivers rivers rivers rivers rivers rivers"),
-    ("My neighbour is loud at night. What can I do?", "Talk to them kindly first; write down the times; then ask the landlord for help."),
+    (
+        "My neighbour is loud at night. What can I do?",
+        "Talk to them kindly first; write down the times; then ask the landlord for help.",
+    ),
     ("Write one line about rain.", "Soft rain taps the window like a friend who forgot the key."),
 )
 

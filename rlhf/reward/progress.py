@@ -25,14 +25,23 @@ class ProgressBar(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            self.bar = tqdm(total=state.max_steps, initial=state.global_step, desc=self.title, unit="step", file=sys.stderr,
-                            dynamic_ncols=True, mininterval=0.5 if sys.stderr.isatty() else 10.0)
+            self.bar = tqdm(
+                total=state.max_steps,
+                initial=state.global_step,
+                desc=self.title,
+                unit="step",
+                file=sys.stderr,
+                dynamic_ncols=True,
+                mininterval=0.5 if sys.stderr.isatty() else 10.0,
+            )
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:
             self.bar.update(state.global_step - self.bar.n)
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **kwargs: Any) -> None:
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **kwargs: Any
+    ) -> None:
         if self.bar is not None and logs and "pair_loss" in logs:
             self.bar.set_postfix(loss=f"{logs['pair_loss']:.3f}", acc=f"{logs['accuracy']:.2f}", refresh=False)
 
@@ -71,11 +80,19 @@ class MetricsFile(TrainerCallback):
     def pairs_per_s(self) -> float:
         return self.pairs_done / self.seconds if self.seconds else 0.0
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **kwargs: Any) -> None:
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **kwargs: Any
+    ) -> None:
         if state.is_world_process_zero and logs and "pair_loss" in logs:
-            row = {"step": state.global_step, "epoch": state.epoch, "loss": logs["pair_loss"],
-                   **{k: logs[k] for k in ("accuracy", "margin", "mean_reward", "grad_norm", "learning_rate") if k in logs},
-                   "pairs_per_s": self.pairs_per_s}
+            row = {
+                "step": state.global_step,
+                "epoch": state.epoch,
+                "loss": logs["pair_loss"],
+                **{
+                    k: logs[k] for k in ("accuracy", "margin", "mean_reward", "grad_norm", "learning_rate") if k in logs
+                },
+                "pairs_per_s": self.pairs_per_s,
+            }
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
 

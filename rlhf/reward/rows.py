@@ -48,8 +48,9 @@ class RowCounts:
         return asdict(self)
 
 
-def training_rows(rows: Iterable[SnapshotRow], renderer: Renderer, labels: Literal["soft", "majority"],
-                  margin: float) -> tuple[list[TrainRow], RowCounts]:
+def training_rows(
+    rows: Iterable[SnapshotRow], renderer: Renderer, labels: Literal["soft", "majority"], margin: float
+) -> tuple[list[TrainRow], RowCounts]:
     """Rows that can train, in the snapshot's order, and the count of all."""
     taken: list[TrainRow] = []
     n = dict.fromkeys(("pairs", "too_long", "undecided", "ties", "shortened"), 0)

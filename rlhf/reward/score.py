@@ -63,19 +63,23 @@ def open_reward(workspace: Workspace, version: VersionRef | str, place: Placemen
     ref = registry.resolve(workspace, version, role="reward") if isinstance(version, str) else version
     opened = registry.open_version(workspace, ref)
     base = bases.by_digest(workspace, opened.manifest["base"]["digest"])
-    place = place or _quiet_place()
+    place = place or choose("auto", "float32")
     model = rewards.load(opened.folder, base, place)
     max_length = int(opened.manifest["settings"].get("max_length", 1024))
     return OpenReward(ref, model, Renderer(base.tokenizer(), max_length))
 
 
-def score_pairs(workspace: Workspace, version: VersionRef | str, pairs: Sequence[Pair], on_progress: Progress | None = None) -> list[PairScore]:
+def score_pairs(
+    workspace: Workspace, version: VersionRef | str, pairs: Sequence[Pair], on_progress: Progress | None = None
+) -> list[PairScore]:
     """Both sides of each pair, in the order given. on_progress(done, all)."""
     reward = open_reward(workspace, version)
     return score_with(reward.model, reward.renderer, pairs, on_progress)
 
 
-def score_with(model: Any, renderer: Renderer, pairs: Sequence[Pair], on_progress: Progress | None = None) -> list[PairScore]:
+def score_with(
+    model: Any, renderer: Renderer, pairs: Sequence[Pair], on_progress: Progress | None = None
+) -> list[PairScore]:
     """`score_pairs` with a model that is loaded already."""
     rendered = [renderer.pair(pair) for pair in pairs]
     out: list[PairScore] = [PairScore(None, None, 0, True, False)] * len(pairs)
@@ -90,7 +94,9 @@ def score_with(model: Any, renderer: Renderer, pairs: Sequence[Pair], on_progres
     return out
 
 
-def score_items(workspace: Workspace, version: VersionRef | str, items: Sequence[Item], place: Placement | None = None) -> Iterator[Mapping[str, Any]]:
+def score_items(
+    workspace: Workspace, version: VersionRef | str, items: Sequence[Item], place: Placement | None = None
+) -> Iterator[Mapping[str, Any]]:
     """`{"id", "score", "version"}` for each item in order; a reply that is too long has score null and `too_long`."""
     reward = open_reward(workspace, version, place)
     for start in range(0, len(items), _CHUNK):
@@ -99,8 +105,12 @@ def score_items(workspace: Workspace, version: VersionRef | str, items: Sequence
         groups = [Group((), (tuple(r[0]),)) for r in rendered if r is not None]
         scores = iter(scoring.score(reward.model, groups))
         for item, r in zip(chunk, rendered, strict=True):
-            row: dict[str, Any] = {"id": item.id, "score": next(scores)[0] if r is not None else None, "version": str(reward.ref),
-                                   "digest": reward.ref.digest}
+            row: dict[str, Any] = {
+                "id": item.id,
+                "score": next(scores)[0] if r is not None else None,
+                "version": str(reward.ref),
+                "digest": reward.ref.digest,
+            }
             if r is None:
                 row["too_long"] = True
             elif r[1]:
@@ -116,14 +126,13 @@ def item_of(record: Any, number: int) -> Item:
     prompt, reply = record.get("prompt"), record.get("reply")
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
-    sound = isinstance(prompt, list) and prompt and all(
-        isinstance(m, Mapping) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in prompt)
+    turns: list[Any] = prompt if isinstance(prompt, list) else []
+    sound = bool(turns) and all(
+        isinstance(m, Mapping) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in turns
+    )
     if not sound or not isinstance(reply, str) or not reply.strip():
-        raise BadInput(f"line {number} has no {'reply' if sound else 'prompt'} that can be read; {wanted}", fix="mend the line")
-    messages = tuple(Message(m["role"], m["content"]) for m in prompt)
+        raise BadInput(
+            f"line {number} has no {'reply' if sound else 'prompt'} that can be read; {wanted}", fix="mend the line"
+        )
+    messages = tuple(Message(m["role"], m["content"]) for m in turns)
     return Item(record.get("id", number), messages, reply)
-
-
-def _quiet_place() -> Placement:
-    place = choose("auto", "float32")
-    return place

@@ -9,7 +9,17 @@ from pydantic import Field
 from rlhf.config import Settings
 
 # What decides where and how a run runs, not what it gives; or is named by a digest in the version already.
-NOT_CONTENT = ("name", "snapshot", "base", "from_version", "device", "save_steps", "token_budget", "report_to", "log_steps")
+NOT_CONTENT = (
+    "name",
+    "snapshot",
+    "base",
+    "from_version",
+    "device",
+    "save_steps",
+    "token_budget",
+    "report_to",
+    "log_steps",
+)
 
 
 class RewardSettings(Settings):
@@ -32,18 +42,30 @@ class RewardSettings(Settings):
     lora_alpha: int = Field(32, ge=1, description="LoRA is scaled by alpha / r")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the LoRA")
     top_layers: int = Field(0, ge=0, description="layers from the top that carry a LoRA; 0 = all")
-    labels: Literal["soft", "majority"] = Field("soft", description="target of a pair: share of its votes, or their majority")
+    labels: Literal["soft", "majority"] = Field(
+        "soft", description="target of a pair: share of its votes, or their majority"
+    )
     margin: float = Field(0.0, ge=0, description="score margin wanted for each step of a judgement's strength above 1")
-    centring: float = Field(0.01, ge=0, description="weight of (score chosen + score rejected)^2, which centres rewards on 0")
+    centring: float = Field(
+        0.01, ge=0, description="weight of (score chosen + score rejected)^2, which centres rewards on 0"
+    )
     max_length: int = Field(1024, ge=16, description="tokens that prompt and reply may have; oldest turns go first")
-    token_budget: int = Field(4096, ge=16, description="tokens in one forward; cuts a step into micro-batches, changes no gradient")
-    packing: Literal["auto", "off"] = Field("auto", description="auto = shared prefixes without padding where the model can; off = padded")
+    token_budget: int = Field(
+        4096, ge=16, description="tokens in one forward; cuts a step into micro-batches, changes no gradient"
+    )
+    packing: Literal["auto", "off"] = Field(
+        "auto", description="auto = shared prefixes without padding where the model can; off = padded"
+    )
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, slower")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    dtype: Literal["auto", "float32", "bfloat16"] = Field("auto", description="type of the frozen body; head, scores and loss are float32")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        "auto", description="type of the frozen body; head, scores and loss are float32"
+    )
     save_steps: int = Field(50, ge=1, description="a checkpoint every so many steps")
     log_steps: int = Field(1, ge=1, description="a line in metrics.jsonl every so many steps")
-    report_to: str = Field("none", description="trackers that the Trainer knows, comma-separated; none = metrics.jsonl alone")
+    report_to: str = Field(
+        "none", description="trackers that the Trainer knows, comma-separated; none = metrics.jsonl alone"
+    )
 
     def content(self) -> dict[str, Any]:
         """The settings that a version's digest covers."""

@@ -27,7 +27,6 @@ from rlhf.ids import chance
 from rlhf.reward.loss import pair_loss
 from rlhf.reward.rows import TrainRow, micro_batches
 
-
 WHOLE = "whole"  # empty file in a checkpoint whose other files are all written
 
 
@@ -43,8 +42,10 @@ class StepSampler(Sampler[list[int]]):
     The last step of an epoch may be smaller. A process whose share is empty gets index -1: a row of weight 0.
     """
 
-    def __init__(self, n_rows: int, pairs_per_step: int, seed: int, rank: int, n_processes: int) -> None:
-        self.n_rows, self.pairs_per_step, self.seed = n_rows, pairs_per_step, seed
+    def __init__(
+        self, n_rows: int, pairs_per_step: int, seed: int, rank: int, n_processes: int, *, in_order: bool = False
+    ) -> None:
+        self.n_rows, self.pairs_per_step, self.seed, self.in_order = n_rows, pairs_per_step, seed, in_order
         self.rank, self.n_processes, self.epoch = rank, n_processes, 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -55,7 +56,8 @@ class StepSampler(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         order = list(range(self.n_rows))
-        chance(self.seed, "order", str(self.epoch)).shuffle(order)
+        if not self.in_order:
+            chance(self.seed, "order", str(self.epoch)).shuffle(order)
         for start in range(0, self.n_rows, self.pairs_per_step):
             step = order[start : start + self.pairs_per_step]
             yield step[self.rank :: self.n_processes] or [-1]
@@ -72,33 +74,57 @@ class _Rows(torch.utils.data.Dataset[TrainRow]):
         if index >= 0:
             return self.rows[index]
         first = self.rows[0]
-        return TrainRow(first.pair_id, first.prefix, first.chosen, first.rejected, first.target, first.margin, weight=0.0)
+        return TrainRow(
+            first.pair_id, first.prefix, first.chosen, first.rejected, first.target, first.margin, weight=0.0
+        )
 
 
 class _StepLoader(DataLoader[TrainRow]):
     """The Trainer tells a loader its epoch; ours passes it on to the sampler."""
 
     def set_epoch(self, epoch: int) -> None:
-        self.batch_sampler.set_epoch(epoch)  # type: ignore[union-attr]
+        self.batch_sampler.set_epoch(epoch)
 
 
 class PackedRewardTrainer(RewardTrainer):
     """Trains on `TrainRow`s. `args.per_device_train_batch_size` and accumulation are not used: a step is `pairs_per_step`."""
 
-    def __init__(self, *, model: Any, args: RewardConfig, rows: Sequence[TrainRow], pairs_per_step: int, token_budget: int,
-                 processing_class: Any, callbacks: list[Any]) -> None:
+    def __init__(
+        self,
+        *,
+        model: Any,
+        args: RewardConfig,
+        rows: Sequence[TrainRow],
+        pairs_per_step: int,
+        token_budget: int,
+        processing_class: Any,
+        callbacks: list[Any],
+    ) -> None:
         self.rows = _Rows(rows)
         self.pairs_per_step = pairs_per_step
         self.token_budget = token_budget
         # TRL wants a dataset of tokens; it passes over `chosen_ids` that are there already. The loader below reads `rows`.
         lengths = {"chosen_ids": [[0]] * len(rows), "rejected_ids": [[0]] * len(rows)}
-        super().__init__(model=model, args=args, train_dataset=Dataset.from_dict(lengths), processing_class=processing_class,
-                         data_collator=list, callbacks=callbacks)
+        super().__init__(
+            model=model,
+            args=args,
+            train_dataset=Dataset.from_dict(lengths),
+            processing_class=processing_class,
+            data_collator=list,
+            callbacks=callbacks,
+        )
 
     def get_train_dataloader(self) -> DataLoader[TrainRow]:
         """One batch an optimiser step; already split over the processes, so accelerate must not split it again."""
-        sampler = StepSampler(len(self.rows), self.pairs_per_step, self.args.seed, self.accelerator.process_index,
-                              self.accelerator.num_processes)
+        in_order = self.args.train_sampling_strategy == "sequential"
+        sampler = StepSampler(
+            len(self.rows),
+            self.pairs_per_step,
+            self.args.seed,
+            self.accelerator.process_index,
+            self.accelerator.num_processes,
+            in_order=in_order,
+        )
         return _StepLoader(self.rows, batch_sampler=sampler, collate_fn=list)
 
     def training_step(self, model: Any, inputs: list[TrainRow], num_items_in_batch: Any = None) -> torch.Tensor:
@@ -115,11 +141,15 @@ class PackedRewardTrainer(RewardTrainer):
             total += loss.detach()
         if not torch.isfinite(total):
             ids = ", ".join(row.pair_id[:12] for row in inputs)
-            raise RlhfError(f"the loss is {total.item()} at step {self.state.global_step + 1} on pairs {ids}",
-                            fix="lower learning_rate, or look at these pairs with: rlhf feedback show ID")
+            raise RlhfError(
+                f"the loss is {total.item()} at step {self.state.global_step + 1} on pairs {ids}",
+                fix="lower learning_rate, or look at these pairs with: rlhf feedback show ID",
+            )
         return total
 
-    def compute_loss(self, model: Any, inputs: list[TrainRow], return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: list[TrainRow], return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """Sum of the rows' losses (not their mean: see the module)."""
         scores_P2 = scores_of(model, [row.group for row in inputs]).view(-1, 2)
         column = lambda name: torch.tensor([getattr(row, name) for row in inputs], device=scores_P2.device)  # noqa: E731
@@ -137,7 +167,9 @@ class PackedRewardTrainer(RewardTrainer):
         most = int(self.accelerator.gather(torch.tensor([len(parts)], device=self.accelerator.device)).max())
         return [[self.rows[-1]]] * (most - len(parts)) + parts
 
-    def _note(self, chosen_P: torch.Tensor, rejected_P: torch.Tensor, loss_P: torch.Tensor, weight_P: torch.Tensor) -> None:
+    def _note(
+        self, chosen_P: torch.Tensor, rejected_P: torch.Tensor, loss_P: torch.Tensor, weight_P: torch.Tensor
+    ) -> None:
         """Figures of the logged steps; this process's pairs stand for all."""
         real = weight_P > 0
         if not real.any():

@@ -52,8 +52,13 @@ class Trained:
     metrics: Mapping[str, Any]
 
     def as_json(self) -> dict[str, Any]:
-        return {"version": str(self.version), "digest": self.version.digest, "run": self.run_id, "metrics": dict(self.metrics),
-                "report": str(self.run_folder / "report.html")}
+        return {
+            "version": str(self.version),
+            "digest": self.version.digest,
+            "run": self.run_id,
+            "metrics": dict(self.metrics),
+            "report": str(self.run_folder / "report.html"),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +93,18 @@ def train(workspace: Workspace, settings: RewardSettings, *, resume: bool = Fals
         with stop.listening():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if stop.asked and trainer.state.global_step < trainer.state.max_steps:
-            raise Interrupted(f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}; the checkpoint is in "
-                              f"{run.folder / 'checkpoints'}", fix="go on with the same command and --resume")
+            raise Interrupted(
+                f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}; the checkpoint is in "
+                f"{run.folder / 'checkpoints'}",
+                fix="go on with the same command and --resume",
+            )
         state.wait_for_everyone()
-        version, metrics = None, {}
+        published: list[Any] = [None, {}]
         if state.is_main_process:
-            version, metrics = _publish(workspace, material, trainer, run, meter, say)
-        version, metrics = broadcast_object_list([version, metrics]) if state.num_processes > 1 else (version, metrics)
+            published = list(_publish(workspace, material, trainer, run, meter, say))
+        if state.num_processes > 1:
+            broadcast_object_list(published)
+    version, metrics = published
     return Trained(version, run.id, run.folder, metrics)
 
 
@@ -108,13 +118,20 @@ def open_material(workspace: Workspace, settings: RewardSettings, say: Say) -> M
     if settings.from_version:
         parent = registry.open_version(workspace, registry.resolve(workspace, settings.from_version, role="reward"))
         if parent.manifest["base"]["digest"] != base.digest:
-            raise BadInput(f"{settings.from_version} stands on another base than {base.name}", fix="train it on its own base")
+            raise BadInput(
+                f"{settings.from_version} stands on another base than {base.name}", fix="train it on its own base"
+            )
     renderer = Renderer(base.tokenizer(), settings.max_length)
     rows, counts = training_rows(snapshot.rows("train"), renderer, settings.labels, settings.margin)
-    say(f"{snapshot.ref}: {counts.pairs} train pairs; {counts.trained_on} trained on, {counts.too_long} too long, "
-        f"{counts.undecided} undecided; {counts.ties} ties, {counts.shortened} without their oldest turns")
+    say(
+        f"{snapshot.ref}: {counts.pairs} train pairs; {counts.trained_on} trained on, {counts.too_long} too long, "
+        f"{counts.undecided} undecided; {counts.ties} ties, {counts.shortened} without their oldest turns"
+    )
     if not rows:
-        raise BadInput(f"{snapshot.ref} has no pair to train on: {counts.as_json()}", fix="raise max_length, or cut another snapshot")
+        raise BadInput(
+            f"{snapshot.ref} has no pair to train on: {counts.as_json()}",
+            fix="raise max_length, or cut another snapshot",
+        )
     place = placement.choose(settings.device, settings.dtype)
     say(f"device and type: {place.why}")
     return Material(settings, snapshot, base, parent, place, rows, counts)
@@ -144,8 +161,12 @@ def _run_of(workspace: Workspace, material: Material, resume: bool, state: Parti
 
 def _identity(material: Material) -> dict[str, Any]:
     """What makes two runs the same run for `--resume`: the settings, and the content that their names meant."""
-    return {**material.settings.model_dump(mode="json"), "snapshot_digest": material.snapshot.digest,
-            "base_digest": material.base.digest, "parent": material.parent.ref.digest if material.parent else None}
+    return {
+        **material.settings.model_dump(mode="json"),
+        "snapshot_digest": material.snapshot.digest,
+        "base_digest": material.base.digest,
+        "parent": material.parent.ref.digest if material.parent else None,
+    }
 
 
 def _started(workspace: Workspace, material: Material) -> tuple[str, str]:
@@ -160,10 +181,15 @@ def _started(workspace: Workspace, material: Material) -> tuple[str, str]:
 def _resumable(workspace: Workspace, material: Material) -> tuple[str, str]:
     found = runs.latest(workspace, "reward", material.settings.name, digest_of(_identity(material)))
     if found is None:
-        raise NotFound(f"no run of '{material.settings.name}' with these settings to go on with",
-                       fix="give the interrupted run's own settings (its config.yaml), or leave --resume out")
+        raise NotFound(
+            f"no run of '{material.settings.name}' with these settings to go on with",
+            fix="give the interrupted run's own settings (its config.yaml), or leave --resume out",
+        )
     if found.state == "done":
-        raise Conflict(f"run {found.id} is done: it published {(found.version_digest or '')[:12]}", fix="leave --resume out to train anew")
+        raise Conflict(
+            f"run {found.id} is done: it published {(found.version_digest or '')[:12]}",
+            fix="leave --resume out to train anew",
+        )
     return found.id, found.folder
 
 
@@ -183,7 +209,9 @@ def _in_charge(workspace: Workspace, run: _Run, state: PartialState) -> Iterator
         except (Interrupted, KeyboardInterrupt) as stop:
             runs.finish(workspace, run.id, "interrupted", error=str(stop))
             if isinstance(stop, KeyboardInterrupt):
-                raise Interrupted("stopped at once", fix="go on from the last checkpoint with the same command and --resume") from None
+                raise Interrupted(
+                    "stopped at once", fix="go on from the last checkpoint with the same command and --resume"
+                ) from None
             raise
         except BaseException as error:
             runs.finish(workspace, run.id, "failed", error=f"{type(error).__name__}: {error}")
@@ -198,7 +226,9 @@ def _model(material: Material) -> Any:
     return rewards.fresh(material.base, material.place, shape, seed=settings.seed)
 
 
-def _trainer(material: Material, model: Any, folder: Path, *, packed: bool) -> tuple[PackedRewardTrainer, MetricsFile, StopAtSignal]:
+def _trainer(
+    material: Material, model: Any, folder: Path, *, packed: bool
+) -> tuple[PackedRewardTrainer, MetricsFile, StopAtSignal]:
     settings = material.settings
     if not packed:
         model.get_base_model().set_attn_implementation("sdpa")
@@ -206,39 +236,80 @@ def _trainer(material: Material, model: Any, folder: Path, *, packed: bool) -> t
     stop = StopAtSignal()
     steps = settings.max_steps or math.ceil(math.ceil(len(material.rows) / settings.pairs_per_step) * settings.epochs)
     args = RewardConfig(
-        output_dir=str(folder / "checkpoints"), max_steps=steps, learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.schedule, warmup_steps=math.ceil(settings.warmup * steps), weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm, center_rewards_coefficient=settings.centring, seed=settings.seed,
-        data_seed=settings.seed, max_length=None, bf16=False, gradient_checkpointing=settings.gradient_checkpointing,
-        disable_dropout=settings.lora_dropout == 0, use_cpu=material.place.device == "cpu", logging_steps=settings.log_steps,
-        logging_nan_inf_filter=False, save_strategy="steps", save_steps=settings.save_steps, save_total_limit=2,
-        report_to=[name.strip() for name in settings.report_to.split(",")], disable_tqdm=True, remove_unused_columns=False,
-        run_name=f"{settings.name}-{folder.name}", ddp_find_unused_parameters=False,
+        output_dir=str(folder / "checkpoints"),
+        max_steps=steps,
+        learning_rate=settings.learning_rate,
+        lr_scheduler_type=settings.schedule,
+        warmup_steps=math.ceil(settings.warmup * steps),
+        weight_decay=settings.weight_decay,
+        max_grad_norm=settings.max_grad_norm,
+        center_rewards_coefficient=settings.centring,
+        seed=settings.seed,
+        data_seed=settings.seed,
+        max_length=None,
+        bf16=False,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        disable_dropout=settings.lora_dropout == 0,
+        use_cpu=material.place.device == "cpu",
+        logging_steps=settings.log_steps,
+        logging_nan_inf_filter=False,
+        save_strategy="steps",
+        save_steps=settings.save_steps,
+        save_total_limit=2,
+        report_to=[name.strip() for name in settings.report_to.split(",")],
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        run_name=f"{settings.name}-{folder.name}",
+        ddp_find_unused_parameters=False,
     )
     trainer = PackedRewardTrainer(
-        model=model, args=args, rows=material.rows, pairs_per_step=settings.pairs_per_step, token_budget=settings.token_budget,
-        processing_class=material.base.tokenizer(), callbacks=[ProgressBar(f"reward {settings.name}"), meter, stop])
+        model=model,
+        args=args,
+        rows=material.rows,
+        pairs_per_step=settings.pairs_per_step,
+        token_budget=settings.token_budget,
+        processing_class=material.base.tokenizer(),
+        callbacks=[ProgressBar(f"reward {settings.name}"), meter, stop],
+    )
     trainer.remove_callback(PrinterCallback)  # it prints to standard output, which is the result's
     return trainer, meter, stop
 
 
-def _publish(workspace: Workspace, material: Material, trainer: PackedRewardTrainer, run: _Run, meter: MetricsFile,
-             say: Say) -> tuple[VersionRef, dict[str, Any]]:
+def _publish(
+    workspace: Workspace, material: Material, trainer: PackedRewardTrainer, run: _Run, meter: MetricsFile, say: Say
+) -> tuple[VersionRef, dict[str, Any]]:
     """Save, reload on a fresh base, compare the probes, measure on the held-out side, publish, report."""
     settings = material.settings
     trained = trainer.accelerator.unwrap_model(trainer.model)
     with workspace.artifacts.staging() as staged:
         trained.save_pretrained(staged, safe_serialization=True)
-        evidence = registry.Evidence(probes.probe_digest(), probes.scores_in_memory(trained, material.base),
-                                     probes.scores_from_disk(staged, material.base))
+        evidence = registry.Evidence(
+            probes.probe_digest(),
+            probes.scores_in_memory(trained, material.base),
+            probes.scores_from_disk(staged, material.base),
+        )
         say(f"reloaded on a fresh base: probe scores differ by at most {evidence.largest_difference:.1e}")
-        metrics = {**_speed(trainer, meter, material), **held_out(material, rewards.load(staged, material.base, probes.FLOAT32))}
+        metrics = {
+            **_speed(trainer, meter, material),
+            **held_out(material, rewards.load(staged, material.base, probes.FLOAT32)),
+        }
         draft = registry.VersionDraft(
-            role="reward", kind="lora", name=settings.name, base_name=material.base.name, base_digest=material.base.digest,
-            tokenizer_digest=material.base.tokenizer_digest, template_digest=material.base.template_digest,
-            snapshot_digest=material.snapshot.digest, settings=settings.content(), seeds={"seed": settings.seed},
-            parents=(("from", material.parent.ref.digest),) if material.parent else (), metrics=metrics,
-            simulated=is_simulated(material.snapshot), run_id=run.id, details={"rows": material.counts.as_json(), "placement": material.place.why})
+            role="reward",
+            kind="lora",
+            name=settings.name,
+            base_name=material.base.name,
+            base_digest=material.base.digest,
+            tokenizer_digest=material.base.tokenizer_digest,
+            template_digest=material.base.template_digest,
+            snapshot_digest=material.snapshot.digest,
+            settings=settings.content(),
+            seeds={"seed": settings.seed},
+            parents=(("from", material.parent.ref.digest),) if material.parent else (),
+            metrics=metrics,
+            simulated=is_simulated(material.snapshot),
+            run_id=run.id,
+            details={"rows": material.counts.as_json(), "placement": material.place.why},
+        )
         version = registry.publish(workspace, staged, draft, evidence)
     _write_report(material, run, version, metrics)
     runs.finish(workspace, run.id, "done", version_digest=version.digest)
@@ -249,9 +320,11 @@ def held_out(material: Material, model: Any) -> dict[str, Any]:
     """Accuracy over all decided pairs of the test side (one that can't be scored counts half) and log-loss, or nothing if empty."""
     margins: list[float] = []
     groups: list[str] = []
-    rows = [row for row in material.snapshot.rows("test")]
+    rows = list(material.snapshot.rows("test"))
     wanted = [target_of(row.judgements) for row in rows]
-    scored = score_with(model, Renderer(material.base.tokenizer(), material.settings.max_length), [row.pair for row in rows])
+    scored = score_with(
+        model, Renderer(material.base.tokenizer(), material.settings.max_length), [row.pair for row in rows]
+    )
     for row, p_a, pair in zip(rows, wanted, scored, strict=True):
         if p_a is None or p_a == 0.5:
             continue
@@ -262,8 +335,13 @@ def held_out(material: Material, model: Any) -> dict[str, Any]:
         return {"n_test": 0}
     won = [1.0 if m > 0 else 0.5 if m == 0 else 0.0 for m in margins]
     interval = intervals.bootstrap(won, np.mean, groups_N=groups)
-    return {"n_test": len(margins), "accuracy": ranking.accuracy(margins), "accuracy_low": interval.low, "accuracy_high": interval.high,
-            "log_loss": ranking.log_loss(margins)}
+    return {
+        "n_test": len(margins),
+        "accuracy": ranking.accuracy(margins),
+        "accuracy_low": interval.low,
+        "accuracy_high": interval.high,
+        "log_loss": ranking.log_loss(margins),
+    }
 
 
 def is_simulated(snapshot: snapshots.Snapshot) -> bool:
@@ -274,18 +352,42 @@ def is_simulated(snapshot: snapshots.Snapshot) -> bool:
 def _speed(trainer: PackedRewardTrainer, meter: MetricsFile, material: Material) -> dict[str, Any]:
     unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
-    return {"steps": trainer.state.global_step, "pairs_per_s": round(meter.pairs_per_s, 3), "train_seconds": round(meter.seconds, 1),
-            "peak_memory_gib": round(peak, 2), "n_train": material.counts.trained_on}
+    return {
+        "steps": trainer.state.global_step,
+        "pairs_per_s": round(meter.pairs_per_s, 3),
+        "train_seconds": round(meter.seconds, 1),
+        "peak_memory_gib": round(peak, 2),
+        "n_train": material.counts.trained_on,
+    }
 
 
 def _write_report(material: Material, run: _Run, version: VersionRef, metrics: Mapping[str, Any]) -> None:
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text("utf-8").splitlines()]
-    facts = {"version": str(version), "digest": version.digest, "snapshot": material.snapshot.ref, "base": material.base.name,
-             "run": run.id, "device and type": material.place.why, **material.counts.as_json()}
-    report = {"version": str(version), "digest": version.digest, "facts": facts, "metrics": dict(metrics), "steps": lines}
+    facts = {
+        "version": str(version),
+        "digest": version.digest,
+        "snapshot": material.snapshot.ref,
+        "base": material.base.name,
+        "run": run.id,
+        "device and type": material.place.why,
+        **material.counts.as_json(),
+    }
+    report = {
+        "version": str(version),
+        "digest": version.digest,
+        "facts": facts,
+        "metrics": dict(metrics),
+        "steps": lines,
+    }
     (run.folder / "report.json").write_text(json.dumps(report, indent=2, ensure_ascii=False), "utf-8")
-    write_run_report(run.folder, title=f"Reward training {version}", facts=facts, metrics=lines, figures=metrics,
-                     simulated=is_simulated(material.snapshot))
+    write_run_report(
+        run.folder,
+        title=f"Reward training {version}",
+        facts=facts,
+        metrics=lines,
+        figures=metrics,
+        simulated=is_simulated(material.snapshot),
+    )
 
 
 def _silent(_text: str) -> None:

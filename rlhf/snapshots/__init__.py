@@ -14,6 +14,16 @@ from rlhf.snapshots.names import SnapshotEntry, list_snapshots
 from rlhf.snapshots.opening import Snapshot, open_snapshot
 
 __all__ = [
-    "Exported", "Finding", "Snapshot", "SnapshotCheck", "SnapshotDiff", "SnapshotEntry",
-    "check", "cut", "diff", "export", "list_snapshots", "open_snapshot",
+    "Exported",
+    "Finding",
+    "Snapshot",
+    "SnapshotCheck",
+    "SnapshotDiff",
+    "SnapshotEntry",
+    "check",
+    "cut",
+    "diff",
+    "export",
+    "list_snapshots",
+    "open_snapshot",
 ]

@@ -56,8 +56,11 @@ class SnapshotCheck:
 
 
 def check(
-    workspace: Workspace, ref: str, *, count_tokens: Callable[[SnapshotRow], int] | None = None, max_tokens: int | None
-    = None
+    workspace: Workspace,
+    ref: str,
+    *,
+    count_tokens: Callable[[SnapshotRow], int] | None = None,
+    max_tokens: int | None = None,
 ) -> SnapshotCheck:
     """Open the snapshot, verify each row, and count what is doubtful.
 
@@ -74,8 +77,15 @@ def check(
     elif max_tokens is None:
         reason = "no limit was named: give --max-tokens N"
     return SnapshotCheck(
-        snapshot.ref, snapshot.n_pairs, _leaks(gathered), _contradictions(gathered), _copies(gathered),
-        _lengths(gathered), None if reason else _too_long(gathered, max_tokens or 0), reason, len(gathered.pair_texts),
+        snapshot.ref,
+        snapshot.n_pairs,
+        _leaks(gathered),
+        _contradictions(gathered),
+        _copies(gathered),
+        _lengths(gathered),
+        None if reason else _too_long(gathered, max_tokens or 0),
+        reason,
+        len(gathered.pair_texts),
     )
 
 
@@ -135,12 +145,18 @@ def _leaks(found: _Gathered) -> dict[str, Finding]:
     train_replies = {reply for i in train for reply in found.replies[i]}
     near = _prompts_near_training(found)
     return {
-        "openings": _finding("held-out pairs whose opening turn is also on the training side",
-                             (found.ids[i] for i in test if found.groups[i] in train_groups)),
-        "replies": _finding("held-out pairs with a reply whose text is also on the training side",
-                            (found.ids[i] for i in test if not train_replies.isdisjoint(found.replies[i]))),
-        "near_prompts": _finding(f"held-out pairs whose prompt is nearly one of the training side (Jaccard >= {NEAR})",
-                                 (found.ids[i] for i in test if found.prompts[i] in near)),
+        "openings": _finding(
+            "held-out pairs whose opening turn is also on the training side",
+            (found.ids[i] for i in test if found.groups[i] in train_groups),
+        ),
+        "replies": _finding(
+            "held-out pairs with a reply whose text is also on the training side",
+            (found.ids[i] for i in test if not train_replies.isdisjoint(found.replies[i])),
+        ),
+        "near_prompts": _finding(
+            f"held-out pairs whose prompt is nearly one of the training side (Jaccard >= {NEAR})",
+            (found.ids[i] for i in test if found.prompts[i] in near),
+        ),
     }
 
 
@@ -164,9 +180,10 @@ def _prompts_near_training(found: _Gathered) -> set[str]:
 def _contradictions(found: _Gathered) -> dict[str, Finding]:
     return {
         "same_labeler": _finding("pairs on which one labeler chose both replies", found.same_labeler),
-        "unknown_labelers": _finding("pairs on which unknown labelers of one source chose both replies",
-        found.unknown_labelers), "between_sources": _finding("pairs whose sources' majorities are opposite",
-        found.between_sources),
+        "unknown_labelers": _finding(
+            "pairs on which unknown labelers of one source chose both replies", found.unknown_labelers
+        ),
+        "between_sources": _finding("pairs whose sources' majorities are opposite", found.between_sources),
     }
 
 
@@ -174,10 +191,14 @@ def _copies(found: _Gathered) -> dict[str, Finding]:
     times = Counter(found.prompts)
     near = near_duplicates(found.pair_texts, NEAR)
     return {
-        "same_prompt": _finding("pairs that share their prompt with another pair (case and space folded)",
-                                (found.ids[i] for i, prompt in enumerate(found.prompts) if times[prompt] > 1)),
-        "near_pairs": _finding(f"pairs whose prompt and replies nearly repeat an earlier one's (Jaccard >= {NEAR})",
-                               (found.ids[j] for j in sorted({j for _, j, _ in near}))),
+        "same_prompt": _finding(
+            "pairs that share their prompt with another pair (case and space folded)",
+            (found.ids[i] for i, prompt in enumerate(found.prompts) if times[prompt] > 1),
+        ),
+        "near_pairs": _finding(
+            f"pairs whose prompt and replies nearly repeat an earlier one's (Jaccard >= {NEAR})",
+            (found.ids[j] for j in sorted({j for _, j, _ in near})),
+        ),
     }
 
 
@@ -197,8 +218,10 @@ def _spread(values: np.ndarray[Any, Any]) -> dict[str, float]:
 
 
 def _too_long(found: _Gathered, max_tokens: int) -> Finding:
-    return _finding(f"pairs of more than {max_tokens} tokens",
-                    (pair_id for pair_id, n in zip(found.ids, found.tokens, strict=True) if n > max_tokens))
+    return _finding(
+        f"pairs of more than {max_tokens} tokens",
+        (pair_id for pair_id, n in zip(found.ids, found.tokens, strict=True) if n > max_tokens),
+    )
 
 
 def _finding(what: str, ids: Iterable[str]) -> Finding:

@@ -47,14 +47,22 @@ class Rule:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "sources": list(self.sources), "kinds": list(self.kinds), "holdout": self.holdout, "seed": self.seed,
+            "sources": list(self.sources),
+            "kinds": list(self.kinds),
+            "holdout": self.holdout,
+            "seed": self.seed,
             "split": "test where unit_interval(seed, group) < holdout; group = first user turn, case and space folded",
             "consent": dict(NEEDED_CONSENT),
         }
 
 
 def cut(
-    workspace: Workspace, name: str, *, sources: Sequence[str] = (), holdout: float = 0.1, seed: int = 0,
+    workspace: Workspace,
+    name: str,
+    *,
+    sources: Sequence[str] = (),
+    holdout: float = 0.1,
+    seed: int = 0,
     kinds: Sequence[str] = (),
 ) -> Snapshot:
     """Freeze the judged pairs of `sources` (empty = all) as `name@1`, or the next number where `name` was cut before.
@@ -76,8 +84,12 @@ def cut(
             raise BadInput(_nothing(name, tally), fix="import or label feedback first; see: rlhf feedback list")
         digest = merkle_root(digests[i : i + 32].hex() for i in range(0, len(digests), 32))
         manifest = {
-            "schema_version": SCHEMA_VERSION, "digest": digest, "rule": rule.as_json(), **tally.as_json(),
-            "masked": masked, "shards": shards,
+            "schema_version": SCHEMA_VERSION,
+            "digest": digest,
+            "rule": rule.as_json(),
+            **tally.as_json(),
+            "masked": masked,
+            "shards": shards,
         }
         number = _publish(workspace, folder, name, manifest)
     return open_snapshot(workspace, f"{name}@{number}")
@@ -130,11 +142,20 @@ def _publish_next(workspace: Workspace, write: Write, folder: Path, name: str, m
     path = f"snapshots/{name}/{number}"
     manifest = {**manifest, "name": name, "number": number}
     # The row goes first: its key is the lock, and only who holds it may touch the folder of that number.
-    write.connection.execute(snapshots.insert().values(
-        name=name, number=number, digest=manifest["digest"], path=path, rule=canonical_json(manifest["rule"]).decode(),
-        n_pairs=manifest["pairs"], n_train=manifest["splits"]["train"], n_test=manifest["splits"]["test"],
-        actor=write.actor, created_at=cut_at,
-    ))
+    write.connection.execute(
+        snapshots.insert().values(
+            name=name,
+            number=number,
+            digest=manifest["digest"],
+            path=path,
+            rule=canonical_json(manifest["rule"]).decode(),
+            n_pairs=manifest["pairs"],
+            n_train=manifest["splits"]["train"],
+            n_test=manifest["splits"]["test"],
+            actor=write.actor,
+            created_at=cut_at,
+        )
+    )
     (folder / "manifest.json").write_bytes(canonical_json(manifest) + b"\n")
     (folder / "card.md").write_text(card_text(manifest, cut_at), "utf-8")
     workspace.artifacts.publish(write.connection, folder, path)

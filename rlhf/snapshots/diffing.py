@@ -31,7 +31,11 @@ class SnapshotDiff:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "a": self.before, "b": self.after, "same": self.same_digest, "unchanged": self.unchanged, **self.counts,
+            "a": self.before,
+            "b": self.after,
+            "same": self.same_digest,
+            "unchanged": self.unchanged,
+            **self.counts,
             "examples": {kind: list(ids) for kind, ids in self.examples.items()},
         }
 
@@ -51,8 +55,14 @@ def diff(workspace: Workspace, before: str, after: str) -> SnapshotDiff:
             counts[kind] += 1
             if len(examples[kind]) < EXAMPLES:
                 examples[kind].append(pair_id)
-    return SnapshotDiff(one.ref, other.ref, one.digest == other.digest, unchanged, counts,
-                        {kind: tuple(ids) for kind, ids in examples.items()})
+    return SnapshotDiff(
+        one.ref,
+        other.ref,
+        one.digest == other.digest,
+        unchanged,
+        counts,
+        {kind: tuple(ids) for kind, ids in examples.items()},
+    )
 
 
 def _marked(snapshot: Snapshot, mark: int) -> Iterator[tuple[Any, ...]]:

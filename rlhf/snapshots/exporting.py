@@ -92,14 +92,24 @@ def _decided(row: SnapshotRow, judgement: Judgement) -> dict[str, Any]:
 
 def _undecided(row: SnapshotRow, judgement: Judgement) -> dict[str, Any]:
     prompt = [message.as_json() for message in row.pair.prompt]
-    return {"prompt": prompt, "reply_a": row.pair.reply_a, "reply_b": row.pair.reply_b, "choice": judgement.choice,
-            **_about(row, judgement)}
+    return {
+        "prompt": prompt,
+        "reply_a": row.pair.reply_a,
+        "reply_b": row.pair.reply_b,
+        "choice": judgement.choice,
+        **_about(row, judgement),
+    }
 
 
 def _about(row: SnapshotRow, judgement: Judgement) -> dict[str, Any]:
     return {
-        "split": row.split, "labeler": judgement.labeler, "source": judgement.source, "kind": judgement.kind,
-        "strength": judgement.strength, "cohort": judgement.cohort, "consent": ",".join(judgement.consent) or "none",
+        "split": row.split,
+        "labeler": judgement.labeler,
+        "source": judgement.source,
+        "kind": judgement.kind,
+        "strength": judgement.strength,
+        "cohort": judgement.cohort,
+        "consent": ",".join(judgement.consent) or "none",
     }
 
 

@@ -39,8 +39,15 @@ class SnapshotEntry:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "name": self.name, "ref": self.ref, "number": self.number, "digest": self.digest, "pairs": self.n_pairs,
-            "splits": dict(self.splits), "rule": dict(self.rule), "actor": self.actor, "created_at": self.created_at,
+            "name": self.name,
+            "ref": self.ref,
+            "number": self.number,
+            "digest": self.digest,
+            "pairs": self.n_pairs,
+            "splits": dict(self.splits),
+            "rule": dict(self.rule),
+            "actor": self.actor,
+            "created_at": self.created_at,
         }
 
 
@@ -105,6 +112,13 @@ def _unknown(connection: Connection, ref: str, name: str) -> NotFound:
 
 def _entry(row: Row[Any]) -> SnapshotEntry:
     return SnapshotEntry(
-        row.name, row.number, row.digest, json.loads(row.rule), row.n_pairs, {"train": row.n_train, "test": row.n_test},
-        row.path, row.actor, row.created_at,
+        row.name,
+        row.number,
+        row.digest,
+        json.loads(row.rule),
+        row.n_pairs,
+        {"train": row.n_train, "test": row.n_test},
+        row.path,
+        row.actor,
+        row.created_at,
     )

@@ -83,18 +83,21 @@ def read_rows(shards: Sequence[Path], split: Split | None = None) -> Iterator[Sn
 
 def judgements_of(text: str, pair_id: str) -> tuple[Judgement, ...]:
     """The judgements of a row's JSON column."""
-    return tuple(
-        Judgement(pair_id=pair_id, **{**item, "consent": tuple(item["consent"])}) for item in json.loads(text)
-    )
+    return tuple(Judgement(pair_id=pair_id, **{**item, "consent": tuple(item["consent"])}) for item in json.loads(text))
 
 
 def _record(row: SnapshotRow) -> dict[str, str]:
     judgements = [{name: getattr(j, name) for name in _JUDGEMENT_FIELDS} for j in row.judgements]
     return {
-        "pair_id": row.pair.id, "split": row.split, "group": row.pair.group,
+        "pair_id": row.pair.id,
+        "split": row.split,
+        "group": row.pair.group,
         "prompt": _json([message.as_json() for message in row.pair.prompt]),
-        "reply_a": row.pair.reply_a, "reply_b": row.pair.reply_b,
-        "judgements": _json(judgements), "sources": _json(list(row.sources)), "row_digest": row.digest,
+        "reply_a": row.pair.reply_a,
+        "reply_b": row.pair.reply_b,
+        "judgements": _json(judgements),
+        "sources": _json(list(row.sources)),
+        "row_digest": row.digest,
     }
 
 

@@ -48,10 +48,19 @@ class Artifacts:
 
         Raises Conflict where `path` is taken by a recorded artifact; what an earlier crash left there unrecorded is replaced.
         """
-        if connection.execute(select(files.c.path).where(files.c.path.startswith(path + "/", autoescape=True)).limit(1)).first():
+        if connection.execute(
+            select(files.c.path).where(files.c.path.startswith(path + "/", autoescape=True)).limit(1)
+        ).first():
             raise Conflict(f"{path} is published already", fix="published things never change: publish a new version")
-        rows = [{"path": f"{path}/{f.relative_to(staged).as_posix()}", "sha256": digest_file(f), "n_bytes": f.stat().st_size}
-                for f in sorted(staged.rglob("*")) if f.is_file()]
+        rows = [
+            {
+                "path": f"{path}/{f.relative_to(staged).as_posix()}",
+                "sha256": digest_file(f),
+                "n_bytes": f.stat().st_size,
+            }
+            for f in sorted(staged.rglob("*"))
+            if f.is_file()
+        ]
         if self.is_local:
             target = Path(self.root) / path
             shutil.rmtree(target, ignore_errors=True)
@@ -75,7 +84,9 @@ class Artifacts:
             self._fetch(path, folder)
         problems = self.problems(folder, path, recorded)
         if problems:
-            raise Damaged("; ".join(problems), fix="restore the file from a backup; until then this artifact is not used")
+            raise Damaged(
+                "; ".join(problems), fix="restore the file from a backup; until then this artifact is not used"
+            )
         return folder
 
     def read_file(self, connection: Connection, path: str) -> bytes:
@@ -100,8 +111,11 @@ class Artifacts:
 
     def problems(self, folder: Path, path: str, recorded: dict[str, tuple[str, int]]) -> list[str]:
         """What differs between the folder and the record: changed, missing and added files, each named."""
-        found = {f"{path}/{f.relative_to(folder).as_posix()}" if path else f.relative_to(folder).as_posix(): f
-                 for f in folder.rglob("*") if f.is_file()}
+        found = {
+            f"{path}/{f.relative_to(folder).as_posix()}" if path else f.relative_to(folder).as_posix(): f
+            for f in folder.rglob("*")
+            if f.is_file()
+        }
         said = [f"{name} is missing" for name in sorted(recorded.keys() - found.keys())]
         said += [f"{name}{_NEVER}" for name in sorted(found.keys() - recorded.keys())]
         for name in sorted(found.keys() & recorded.keys()):
@@ -138,7 +152,7 @@ class Artifacts:
         self.fs.invalidate_cache()
         with self.staging() as staged:
             for name in self.fs.find(source):
-                local = staged / name[len(source):].lstrip("/")
+                local = staged / name[len(source) :].lstrip("/")
                 local.parent.mkdir(parents=True, exist_ok=True)
                 self.fs.get_file(name, str(local))
             shutil.rmtree(folder, ignore_errors=True)

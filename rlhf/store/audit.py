@@ -16,7 +16,9 @@ _GENESIS = "0" * 64
 _PG_LOCK = 7_310_001  # one number for "the end of the audit log", taken for the rest of the transaction
 
 
-def append(connection: Connection, actor: str, action: str, subject: str, details: Mapping[str, Any] | None = None) -> None:
+def append(
+    connection: Connection, actor: str, action: str, subject: str, details: Mapping[str, Any] | None = None
+) -> None:
     """Add one entry inside the caller's transaction, so that the deed and its entry are there together or not at all."""
     if connection.dialect.name == "postgresql":
         connection.execute(text("SELECT pg_advisory_xact_lock(:n)"), {"n": _PG_LOCK})

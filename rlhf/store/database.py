@@ -105,14 +105,22 @@ def _sqlite_engine(url: str) -> Engine:
     def _on_connect(connection: Any, _record: Any) -> None:
         connection.isolation_level = None  # SQLAlchemy's begin event below sends BEGIN itself
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", f"synchronous={sync}", "foreign_keys=ON", f"busy_timeout={_LOCK_WAIT_S * 1000}",
-                       "secure_delete=ON", "cache_size=-65536"):
+        for pragma in (
+            "journal_mode=WAL",
+            f"synchronous={sync}",
+            "foreign_keys=ON",
+            f"busy_timeout={_LOCK_WAIT_S * 1000}",
+            "secure_delete=ON",
+            "cache_size=-65536",
+        ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 
     @event.listens_for(engine, "begin")
     def _on_begin(connection: Connection) -> None:
-        connection.exec_driver_sql("BEGIN IMMEDIATE" if connection.get_execution_options().get("rlhf_write") else "BEGIN")
+        connection.exec_driver_sql(
+            "BEGIN IMMEDIATE" if connection.get_execution_options().get("rlhf_write") else "BEGIN"
+        )
 
     return engine
 
@@ -124,4 +132,6 @@ def _begin_immediate(connection: Connection) -> None:
 def explain(error: DatabaseError, url: str) -> RlhfError:
     """A database's refusal in the user's words."""
     reason = str(error.orig).splitlines()[0] if error.orig else str(error)
-    return RlhfError(f"the database at {url} can't be used: {reason}", fix="check that it exists, is writable and not full")
+    return RlhfError(
+        f"the database at {url} can't be used: {reason}", fix="check that it exists, is writable and not full"
+    )

@@ -49,9 +49,17 @@ def start(workspace: Workspace, kind: str, name: str, folder: Path | str | None,
     place = workspace.root / (folder if folder is not None else Path("runs") / run_id)
     place.mkdir(parents=True, exist_ok=True)
     shown = place.relative_to(workspace.root) if place.is_relative_to(workspace.root) else place
-    row = {"id": run_id, "kind": kind, "name": name, "state": "running", "folder": shown.as_posix(),
-           "settings": canonical_json(dict(settings)).decode(), "settings_digest": digest_of(dict(settings)),
-           "actor": workspace.actor, "created_at": now_text()}
+    row = {
+        "id": run_id,
+        "kind": kind,
+        "name": name,
+        "state": "running",
+        "folder": shown.as_posix(),
+        "settings": canonical_json(dict(settings)).decode(),
+        "settings_digest": digest_of(dict(settings)),
+        "actor": workspace.actor,
+        "created_at": now_text(),
+    }
     with workspace.write() as write:
         write.connection.execute(runs.insert().values(**row))
         write.audit("run.start", run_id, {"kind": kind, "name": name, "settings_digest": row["settings_digest"]})
@@ -69,8 +77,11 @@ def finish(
         if row.state == "done":
             raise Conflict(f"run {run_id} is done already", fix="start a new run")
         ended = None if state == "running" else now_text()
-        write.connection.execute(runs.update().where(runs.c.id == run_id).values(
-            state=state, version_digest=version_digest, error=error, ended_at=ended))
+        write.connection.execute(
+            runs.update()
+            .where(runs.c.id == run_id)
+            .values(state=state, version_digest=version_digest, error=error, ended_at=ended)
+        )
         write.audit(f"run.{state}", run_id, {"version": version_digest, "error": error})
 
 

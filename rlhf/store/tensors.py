@@ -50,7 +50,9 @@ def tensors_in(path: Path) -> list[Tensor]:
                     raise ValueError(f"tensor {name} lies outside the file")
                 found.append(Tensor(name, entry["dtype"], tuple(entry["shape"]), 8 + length + start, 8 + length + stop))
     except (struct.error, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInput(f"{path.name} is no sound safetensors file: {error}", fix="save it again as safetensors") from None
+        raise BadInput(
+            f"{path.name} is no sound safetensors file: {error}", fix="save it again as safetensors"
+        ) from None
     return sorted(found, key=lambda tensor: tensor.name)
 
 

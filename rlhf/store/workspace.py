@@ -1,10 +1,10 @@
 """A workspace: one store, one artifact root, one set of bases, in one folder.
 
-    workspace/
-      workspace.yaml   where the database and the artifacts are, and the workspace's secret key (for tombstones)
-      rlhf.db          unless the database is PostgreSQL
-      artifacts/       what is published: versions, snapshots, reports; nothing else
-      bases/ runs/ cache/
+workspace/
+  workspace.yaml   where the database and the artifacts are, and the workspace's secret key (for tombstones)
+  rlhf.db          unless the database is PostgreSQL
+  artifacts/       what is published: versions, snapshots, reports; nothing else
+  bases/ runs/ cache/
 """
 
 from __future__ import annotations
@@ -57,7 +57,9 @@ class Workspace:
         self.artifacts = Artifacts(_artifacts_url(root, str(settings["artifacts"])), root / "cache")
 
     @classmethod
-    def create(cls, root: Path | str, *, database: str = "rlhf.db", artifacts: str = "artifacts", actor: str | None = None) -> Workspace:
+    def create(
+        cls, root: Path | str, *, database: str = "rlhf.db", artifacts: str = "artifacts", actor: str | None = None
+    ) -> Workspace:
         """Make a workspace. database: a file name, or a PostgreSQL URL. artifacts: a folder name, or an S3 URL.
 
         Raises Conflict where there is one already, BadInput where `root` is a file or can't be written.
@@ -73,7 +75,9 @@ class Workspace:
             staged.touch(mode=0o600)
             staged.write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")
         except OSError as error:
-            raise BadInput(f"{root} can't be made a workspace: {error}", fix="name a folder that you can write") from None
+            raise BadInput(
+                f"{root} can't be made a workspace: {error}", fix="name a folder that you can write"
+            ) from None
         workspace = cls(root, settings, actor or _default_actor())
         with _explained(workspace.database):
             workspace.database.upgrade()
@@ -93,12 +97,18 @@ class Workspace:
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound(f"no workspace at {root}", fix=f"make one with: rlhf init --workspace {root}") from None
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise BadInput(f"{root / 'workspace.yaml'} can't be read: {error}", fix="restore it from a backup") from None
+            raise BadInput(
+                f"{root / 'workspace.yaml'} can't be read: {error}", fix="restore it from a backup"
+            ) from None
         if not isinstance(settings, Mapping) or not {"database", "artifacts", "key"} <= settings.keys():
-            raise BadInput(f"{root / 'workspace.yaml'} lacks database, artifacts or key", fix="restore it from a backup")
+            raise BadInput(
+                f"{root / 'workspace.yaml'} lacks database, artifacts or key", fix="restore it from a backup"
+            )
         workspace = cls(root, settings, actor or _default_actor())
         file = workspace.database.engine.url.database
-        if workspace.database.is_sqlite and file and not Path(file).exists():  # SQLite would make an empty one in silence
+        if (
+            workspace.database.is_sqlite and file and not Path(file).exists()
+        ):  # SQLite would make an empty one in silence
             raise Damaged(f"the workspace's database {file} is missing", fix="restore it from a backup")
         with _explained(workspace.database):
             workspace.database.upgrade()

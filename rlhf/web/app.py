@@ -42,8 +42,15 @@ def create_app(workspace: Workspace, *, overlap: int = 1, hosts: Sequence[str] =
     return app
 
 
-def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 8765, *, overlap: int = 1,
-          hosts: Sequence[str] = (), on_listen: Callable[[str], None] | None = None) -> None:
+def serve(
+    workspace: Workspace,
+    host: str = "127.0.0.1",
+    port: int = 8765,
+    *,
+    overlap: int = 1,
+    hosts: Sequence[str] = (),
+    on_listen: Callable[[str], None] | None = None,
+) -> None:
     """Serve the pages until interrupted. on_listen: called once with the address, when it is bound.
 
     Raises Forbidden where the host is reachable from other machines and nobody has a token, Conflict where the port is
@@ -52,15 +59,18 @@ def serve(workspace: Workspace, host: str = "127.0.0.1", port: int = 8765, *, ov
     import uvicorn
 
     if not is_loopback(host) and not any(token.state == "live" for token in people.list_tokens(workspace)):
-        raise Forbidden(f"{host} can be reached from other machines, and nobody has a token yet",
-                        fix="make one first: rlhf people token NAME")
+        raise Forbidden(
+            f"{host} can be reached from other machines, and nobody has a token yet",
+            fix="make one first: rlhf people token NAME",
+        )
     with _bind(host, port) as bound, contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how a server is meant to end
         shown = f"[{host}]" if ":" in host else host
         if on_listen is not None:
             on_listen(f"http://{shown}:{bound.getsockname()[1]}")
         app = create_app(workspace, overlap=overlap, hosts=(host, *hosts))
-        config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False,
-                                timeout_graceful_shutdown=5)
+        config = uvicorn.Config(
+            app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
+        )
         uvicorn.Server(config).run(sockets=[bound])
 
 
@@ -75,12 +85,14 @@ def _bind(host: str, port: int) -> socket.socket:
         raise BadInput(f"{port} is no port", fix="give --port a number from 0 to 65535") from None
     except socket.gaierror:
         bound.close()
-        raise BadInput(f"the host {host!r} isn't known",
-                       fix="give --host an address of this machine, for instance 127.0.0.1") from None
+        raise BadInput(
+            f"the host {host!r} isn't known", fix="give --host an address of this machine, for instance 127.0.0.1"
+        ) from None
     except OSError as error:
         bound.close()
-        raise Conflict(f"{host}:{port} can't be used: {error.strerror}",
-                       fix="stop what uses it, or give another --port") from None
+        raise Conflict(
+            f"{host}:{port} can't be used: {error.strerror}", fix="stop what uses it, or give another --port"
+        ) from None
     return bound
 
 

@@ -30,8 +30,10 @@ MAX_BODY_BYTES = 64 * 1024
 _OPEN = ("/login", "/health")
 _STATIC = "/static/"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_CSP = ("default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
-        "form-action 'self'; base-uri 'none'; frame-ancestors 'none'")
+_CSP = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+)
 _HEADERS = {
     "content-security-policy": _CSP,
     "referrer-policy": "no-referrer",
@@ -117,8 +119,10 @@ class Guard:
         """A foreign name that was made to resolve to this machine (DNS rebinding) must not reach the pages."""
         host = (urlsplit("//" + request.headers.get("host", "")).hostname or "").lower()
         if host not in self.hosts and not _is_address(host):
-            raise Refused(f"this server isn't called {host[:100]!r}",
-                          fix="use the address that `rlhf web` printed, or start it with --allow-host NAME")
+            raise Refused(
+                f"this server isn't called {host[:100]!r}",
+                fix="use the address that `rlhf web` printed, or start it with --allow-host NAME",
+            )
 
 
 def who(workspace: Workspace, request: Request) -> people.Actor:
@@ -148,8 +152,10 @@ def error_response(request: Request, error: Exception) -> Response:
         refusal = error
     else:
         _log.error("%s %s failed", request.method, request.scope["path"], exc_info=error)
-        refusal = RlhfError("something went wrong on the server",
-                            fix="try again; if it stays, whoever runs it finds the cause in its log")
+        refusal = RlhfError(
+            "something went wrong on the server",
+            fix="try again; if it stays, whoever runs it finds the cause in its log",
+        )
         refusal.http_status = 500
     if wants_page(request):
         from rlhf.web.pages import render
@@ -220,4 +226,3 @@ def _is_address(host: str) -> bool:
     except ValueError:
         return False
     return True
-

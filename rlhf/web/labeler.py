@@ -59,8 +59,16 @@ def routes(workspace: Workspace, overlap: int) -> APIRouter:
     @router.post("/api/judgements")
     def judge(request: Request, body: Submitted) -> dict[str, Any]:
         labeler = _labeler(request)
-        judgement = labeling.answer(workspace, labeler, body.lease, body.answer, seconds=body.seconds,
-                                    strength=body.strength, note=body.note, reason=body.reason)
+        judgement = labeling.answer(
+            workspace,
+            labeler,
+            body.lease,
+            body.answer,
+            seconds=body.seconds,
+            strength=body.strength,
+            note=body.note,
+            reason=body.reason,
+        )
         return {"judgement": judgement, "progress": labeling.progress(workspace, labeler, overlap=overlap).as_json()}
 
     @router.post("/api/undo")

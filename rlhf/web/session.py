@@ -41,8 +41,9 @@ def routes(workspace: Workspace) -> APIRouter:
                 return render(request, "login.html", {"error": error}, status=error.http_status)
             raise
         response = RedirectResponse("/", status_code=303)
-        response.set_cookie(name, token.strip(), max_age=_KEEP_S, httponly=True, samesite="strict",
-                            secure=request.url.scheme == "https")
+        response.set_cookie(
+            name, token.strip(), max_age=_KEEP_S, httponly=True, samesite="strict", secure=request.url.scheme == "https"
+        )
         return response
 
     @router.post("/logout")
