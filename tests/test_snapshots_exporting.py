@@ -85,15 +85,13 @@ def test_another_ending_is_wrong_usage(
 def test_an_export_that_fails_leaves_the_file_that_was_there(
     workspace: Workspace, cut: snapshots.Snapshot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rlhf.snapshots import exporting
-
     target = tmp_path / "out.jsonl"
     target.write_text("as it was\n")
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(exporting.os, "replace", full)
+    monkeypatch.setattr("os.replace", full)
     with pytest.raises(BadInput, match="No space left"):
         snapshots.export(workspace, "hh", target)
     assert target.read_text() == "as it was\n" and {p.name for p in tmp_path.iterdir()} == {"out.jsonl", "ws"}

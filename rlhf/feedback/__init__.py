@@ -12,6 +12,7 @@ Start at `imports.py`: files → rows (`rows.py`) → drafts (`formats/`) → ma
 from rlhf.feedback.exporting import export
 from rlhf.feedback.imports import Refused, import_files, receipts
 from rlhf.feedback.judging import judge, judge_in
+from rlhf.feedback.preference_files import preference_files
 from rlhf.feedback.reading import current_judgements, read_pairs
 from rlhf.feedback.showing import PairLine, PairPage, list_pairs, show_pair, sources
 
@@ -25,6 +26,7 @@ __all__ = [
     "judge",
     "judge_in",
     "list_pairs",
+    "preference_files",
     "read_pairs",
     "receipts",
     "show_pair",
