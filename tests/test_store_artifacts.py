@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
+from typing import Any
 
 import pytest
 
 from rlhf.errors import Conflict, Damaged, NotFound
 from rlhf.store import Workspace
+from rlhf.store.artifacts import Artifacts
 
 
 def publish(workspace: Workspace, path: str, **files: bytes) -> None:
@@ -124,3 +128,41 @@ def test_staging_leaves_nothing_behind(workspace: Workspace) -> None:
         (folder / "x").write_bytes(b"x")
         raise RuntimeError
     assert not folder.exists()
+
+
+@pytest.mark.parametrize("before", ["nothing", "a damaged copy"])
+def test_two_that_fetch_one_artifact_at_once_share_one_copy(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: str
+) -> None:
+    publish(workspace, "things/a/1", one=b"1")
+    remote = Artifacts(workspace.artifacts.url, tmp_path / "cache")
+    remote.is_local = False
+    place = tmp_path / "cache" / "artifacts" / "things" / "a" / "1"
+    if before == "a damaged copy":
+        place.mkdir(parents=True)
+        (place / "one").write_bytes(b"2")
+    both_fetched, fetch = Barrier(2, timeout=30), remote.fs.get_file
+
+    def together(*words: Any) -> None:
+        fetch(*words)
+        both_fetched.wait()
+
+    def opened() -> int:
+        with workspace.read() as connection:
+            return remote.open(connection, "things/a/1").stat().st_ino
+
+    monkeypatch.setattr(remote.fs, "get_file", together)
+    with ThreadPoolExecutor(2) as pool:
+        folders = {one.result() for one in [pool.submit(opened), pool.submit(opened)]}
+    assert folders == {place.stat().st_ino}  # the second one takes the first one's copy and never replaces it
+    assert (place / "one").read_bytes() == b"1" and not list((tmp_path / "cache" / "staging").iterdir())
+
+
+def test_what_is_damaged_far_away_never_becomes_a_copy(workspace: Workspace, tmp_path: Path) -> None:
+    publish(workspace, "things/a/1", one=b"1")
+    remote = Artifacts(workspace.artifacts.url, tmp_path / "cache")
+    remote.is_local = False
+    (Path(remote.root) / "things" / "a" / "1" / "one").write_bytes(b"2")
+    with workspace.read() as connection, pytest.raises(Damaged, match="things/a/1/one was changed"):
+        remote.open(connection, "things/a/1")
+    assert not (tmp_path / "cache" / "artifacts").exists()

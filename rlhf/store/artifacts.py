@@ -7,6 +7,7 @@ which makes them visible, comes last.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
@@ -80,9 +81,9 @@ class Artifacts:
         if not recorded:
             raise NotFound(f"nothing is published at {path}", fix="check the name with the room's list command")
         folder = Path(self.root) / path if self.is_local else self.cache / "artifacts" / path
-        if not self.is_local and self.problems(folder, path, recorded):  # not fetched yet, or its copy was changed
-            self._fetch(path, folder)
         problems = self.problems(folder, path, recorded)
+        if problems and not self.is_local:  # not fetched yet, or the copy was changed
+            problems = self._fetch(path, folder, recorded)
         if problems:
             raise Damaged(
                 "; ".join(problems), fix="restore the file from a backup; until then this artifact is not used"
@@ -120,8 +121,11 @@ class Artifacts:
         said += [f"{name}{_NEVER}" for name in sorted(found.keys() - recorded.keys())]
         for name in sorted(found.keys() & recorded.keys()):
             sha256, n_bytes = recorded[name]
-            if found[name].stat().st_size != n_bytes or digest_file(found[name]) != sha256:
-                said.append(f"{name} was changed after it was published")
+            try:
+                if found[name].stat().st_size != n_bytes or digest_file(found[name]) != sha256:
+                    said.append(f"{name} was changed after it was published")
+            except FileNotFoundError:  # a damaged copy that another process puts aside meanwhile
+                said.append(f"{name} is missing")
         return said
 
     def verify_all(self, connection: Connection) -> tuple[int, list[str], list[str]]:
@@ -134,7 +138,7 @@ class Artifacts:
         with self.staging() as scratch:
             root = Path(self.root) if self.is_local else scratch / "all"
             if not self.is_local:
-                self._fetch("", root)
+                self._copy("", root)
             problems = self.problems(root, "", recorded) if root.exists() or recorded else []
         inside = {Path(name).parent for name in recorded}
         around = {folder for name in recorded for folder in Path(name).parents}
@@ -146,18 +150,39 @@ class Artifacts:
                 left[problem] = path.parent.as_posix()
         return len(recorded), [one for one in problems if one not in left], sorted(set(left.values()))
 
-    def _fetch(self, path: str, folder: Path) -> None:
-        """Copy from the remote root into `folder`, which appears whole: readers beside us never see half of it."""
+    def _fetch(self, path: str, folder: Path, recorded: dict[str, tuple[str, int]]) -> list[str]:
+        """Fetch a fresh copy and, where nothing is wrong with it, put it in the place of `folder`; says what is wrong.
+
+        Others may fetch the same artifact at once, and read what the first of them put there: under a lock we look again
+        before we touch the place, and a sound copy is never taken away.
+        """
+        with self.staging() as staged:
+            fresh = staged / "fresh"
+            self._copy(path, fresh)
+            problems = self.problems(fresh, path, recorded)
+            with self._place_lock():
+                if not problems and self.problems(folder, path, recorded):
+                    folder.parent.mkdir(parents=True, exist_ok=True)
+                    if folder.exists():
+                        folder.rename(staged / "damaged")
+                    fresh.rename(folder)
+        return problems
+
+    def _copy(self, path: str, folder: Path) -> None:
         source = f"{self.root}/{path}".rstrip("/")
         self.fs.invalidate_cache()
-        with self.staging() as staged:
-            for name in self.fs.find(source):
-                local = staged / name[len(source) :].lstrip("/")
-                local.parent.mkdir(parents=True, exist_ok=True)
-                self.fs.get_file(name, str(local))
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.parent.mkdir(parents=True, exist_ok=True)
-            staged.rename(folder)
+        folder.mkdir()
+        for name in self.fs.find(source):
+            local = folder / name[len(source) :].lstrip("/")
+            local.parent.mkdir(parents=True, exist_ok=True)
+            self.fs.get_file(name, str(local))
+
+    @contextmanager
+    def _place_lock(self) -> Iterator[None]:
+        """One process at a time puts copies in their places; the lock goes with the process that holds it."""
+        with open(self.cache / "artifacts.lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
 
 _NEVER = " was never published"
