@@ -16,6 +16,10 @@ from rlhf.store import Workspace
 from rlhf.store.tables import snapshots
 
 CUT = digest_text("the rows of a cut")
+BY_SOURCE = {
+    "hh": {"pairs": 7, "judgements": 7, "labelers": 0, "judgements_of_unknown": 7},
+    "survey": {"pairs": 2, "judgements": 5, "labelers": 3, "judgements_of_unknown": 0},
+}
 
 
 def _snapshot(workspace: Workspace, name: str, number: int, digest: str) -> None:
@@ -26,6 +30,7 @@ def _snapshot(workspace: Workspace, name: str, number: int, digest: str) -> None
         "pairs": 9,
         "judgements": 12,
         "sources": {"hh": 7, "survey": 2},
+        "by_source": BY_SOURCE,
         "labelers": {"known": 3, "judgements_of_unknown": 7},
         "kinds": {"human": 12},
         "consents": {"evaluate,train": 12},
@@ -86,6 +91,7 @@ def test_lineage_reaches_the_sources_with_their_counts(workspace: Workspace, fam
     (cut,) = lineage(workspace, "p@1").snapshots
     assert (cut.names, cut.digest, cut.of) == (("harmless@1",), CUT, ("hh@2", "hh@1"))
     assert (cut.pairs, cut.judgements, cut.sources) == (9, 12, {"hh": 7, "survey": 2})
+    assert cut.by_source == BY_SOURCE and cut.as_json()["by_source"] == BY_SOURCE
     assert cut.labelers == {"known": 3, "judgements_of_unknown": 7} and cut.kinds == {"human": 12}
 
 

@@ -245,6 +245,19 @@ def test_the_manifest_counts_are_those_of_the_rows(workspace: Workspace) -> None
     assert manifest["labelers"] == {"known": 4, "judgements_of_unknown": 1}
 
 
+def test_the_manifest_counts_pairs_judgements_and_labelers_of_each_source(workspace: Workspace) -> None:
+    hh = [judged(pair_of(i), "a", source="hh") for i in range(4)]
+    survey = [judged(pair_of(i), "b", source="survey", labeler=f"w{i % 2}") for i in range(3, 6)]
+    put(workspace, [*hh, *survey, judged(pair_of(3), "a", source="survey", labeler="w0")])
+    manifest = snapshots.cut(workspace, "both").manifest
+    assert manifest["by_source"] == {
+        "hh": {"pairs": 4, "judgements": 4, "labelers": 0, "judgements_of_unknown": 4},
+        "survey": {"pairs": 3, "judgements": 4, "labelers": 2, "judgements_of_unknown": 0},
+    }
+    assert {source: n["pairs"] for source, n in manifest["by_source"].items()} == manifest["sources"]
+    assert snapshots.cut(workspace, "one", sources=["hh"]).manifest["by_source"].keys() == {"hh"}
+
+
 def test_pairs_without_a_user_turn_have_a_group_too(workspace: Workspace) -> None:
     put(workspace, [judged(Pair.of((), f"x{i}", f"y{i}"), "a") for i in range(20)])
     assert snapshots.cut(workspace, "bare", holdout=0.5).splits["test"] not in (0, 20)

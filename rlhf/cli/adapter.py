@@ -79,7 +79,11 @@ def lineage(
     for cut in line.snapshots:
         name = cut.names[-1] if cut.names else f"sha256:{cut.digest[:12]}, not in this workspace"
         lines.append(f"  snapshot    of {', '.join(cut.of)}: {name}, {cut.pairs} pairs, {cut.judgements} judgements")
-        lines += [f"    source    {source}: {count}" for source, count in (cut.sources or {}).items()]
+        for source, n in (cut.by_source or {}).items():
+            told = f"{n['pairs']} pairs, {n['judgements']} judgements, {n['judgements_of_unknown']} of them unknown people's"
+            lines.append(f"    source    {source}: {told}, {n['labelers']} known labelers")
+        if not cut.by_source:  # cut before sources were counted one by one
+            lines += [f"    source    {source}: {n} pairs" for source, n in (cut.sources or {}).items()]
         lines += [
             f"    {what:<9} {dict(counts)}"
             for what, counts in (("labelers", cut.labelers), ("kinds", cut.kinds), ("consents", cut.consents))

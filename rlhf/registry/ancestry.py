@@ -40,7 +40,9 @@ class Relative:
 class SnapshotOrigin:
     """A snapshot behind a version. names: every cut with this digest; empty where it isn't in this workspace.
 
-    sources: source -> pairs. labelers, kinds, consents, judgements: as the snapshot's manifest counts them.
+    sources: source -> pairs. by_source: source -> pairs, judgements, labelers and judgements_of_unknown; None in
+    snapshots that were cut before it was counted. labelers, kinds, consents, judgements: as the snapshot's manifest
+    counts them.
     """
 
     digest: str
@@ -49,6 +51,7 @@ class SnapshotOrigin:
     pairs: int | None = None
     judgements: int | None = None
     sources: Mapping[str, Any] | None = None
+    by_source: Mapping[str, Mapping[str, int]] | None = None
     labelers: Mapping[str, Any] | None = None
     kinds: Mapping[str, Any] | None = None
     consents: Mapping[str, Any] | None = None
@@ -62,6 +65,7 @@ class SnapshotOrigin:
             "pairs": self.pairs,
             "judgements": self.judgements,
             "sources": self.sources,
+            "by_source": self.by_source,
             "labelers": self.labelers,
             "kinds": self.kinds,
             "consents": self.consents,
@@ -191,7 +195,8 @@ def _origin(workspace: Workspace, connection: Connection, digest: str, of: tuple
         tuple(f"{cut.name}@{cut.number}" for cut in cuts),
         cuts[0].n_pairs,
         manifest.get("judgements"),
-        manifest.get("by_source") or manifest.get("sources"),
+        manifest.get("sources"),
+        manifest.get("by_source"),
         manifest.get("labelers"),
         manifest.get("kinds"),
         manifest.get("consents"),

@@ -35,7 +35,8 @@ class Tally:
     per_pair: Counter[int] = field(default_factory=Counter)
     turns: Counter[int] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
-    unknown_labeler: int = 0
+    judgements_of: Counter[str] = field(default_factory=Counter)  # by source
+    unknown_of: Counter[str] = field(default_factory=Counter)  # by source: judgements without a labeler
     _labelers: set[tuple[str, str]] = field(default_factory=set)
     _votes: Counter[tuple[str, ...]] = field(default_factory=Counter)  # multisets of choices: few, however many pairs
 
@@ -52,6 +53,7 @@ class Tally:
 
     def _add_judgement(self, judgement: Judgement) -> None:
         self.n_judgements += 1
+        self.judgements_of[judgement.source] += 1
         self.kinds[judgement.kind] += 1
         self.choices[judgement.choice] += 1
         self.consents[",".join(judgement.consent)] += 1
@@ -60,7 +62,7 @@ class Tally:
         if judgement.guideline:
             self.guidelines[judgement.guideline] += 1
         if judgement.labeler is None:
-            self.unknown_labeler += 1
+            self.unknown_of[judgement.source] += 1
         else:
             self._labelers.add((judgement.source, judgement.labeler))
 
@@ -70,16 +72,30 @@ class Tally:
         n_pairs = sum(n for votes, n in self._votes.items() if len(votes) > 1)
         return {"krippendorff_alpha": krippendorff_alpha(self._votes.elements()), "pairs": n_pairs}
 
+    def _by_source(self) -> dict[str, dict[str, int]]:
+        """Every source of a pair or a judgement; one labeler in two sources is two, for names are a source's own."""
+        known = Counter(source for source, _ in self._labelers)
+        return {
+            source: {
+                "pairs": self.sources[source],
+                "judgements": self.judgements_of[source],
+                "labelers": known[source],
+                "judgements_of_unknown": self.unknown_of[source],
+            }
+            for source in sorted(self.sources | self.judgements_of)
+        }
+
     def as_json(self) -> dict[str, Any]:
         return {
             "pairs": self.n_pairs,
             "splits": {split: self.splits[split] for split in ("train", "test")},
             "judgements": self.n_judgements,
             "sources": _sorted(self.sources),
+            "by_source": self._by_source(),
             "kinds": _sorted(self.kinds),
             "choices": _sorted(self.choices),
             "consents": _sorted(self.consents),
-            "labelers": {"known": len(self._labelers), "judgements_of_unknown": self.unknown_labeler},
+            "labelers": {"known": len(self._labelers), "judgements_of_unknown": self.unknown_of.total()},
             "cohorts": _sorted(self.cohorts),
             "guidelines": _sorted(self.guidelines),
             "votes_per_pair": {str(n): self.per_pair[n] for n in sorted(self.per_pair)},
