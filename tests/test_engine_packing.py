@@ -112,3 +112,16 @@ def test_every_layer_reads_the_packing(model: object) -> None:
     batch = pack([Group((1, 2), ((3,), (4,)))])
     packed(model)(**batch.arguments())
     assert batch.packing.calls == [3]
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device is visible")
+def test_packed_on_cuda_equals_packed_on_the_cpu(tiny_folder: Path) -> None:
+    """Flex attention's kernel against the loop, float32, same weights."""
+    base = Base("tiny", "0" * 64, tiny_folder, "", "", {}, {})
+    batch = [Group((1, 7, 8), ((9, 2, 2), (9, 2))), Group((5,), ((6,), (7, 8)))]
+    found = []
+    for device in ("cpu", "cuda"):
+        made = rewards.fresh(base, Placement(device, "float32", "test"), rewards.LoraShape(4, 8, 0.0, 0), seed=1)
+        found.append(torch.tensor(scoring.score(made, batch)[0]))
+    assert torch.allclose(found[0], found[1], atol=1e-4)

@@ -164,7 +164,9 @@ def _readme(ref: VersionRef, manifest: Mapping[str, Any], base_path: str) -> str
         "\n".join(f"- {name}: {value}" for name, value in sorted(manifest["metrics"].items())) or "- none recorded"
     )
     scored = (
-        "\nThe score is read at the last token that the base's chat template renders for prompt and reply.\n"
+        "\nThe score is read at the last token that the base's chat template renders for prompt and reply. To score several\n"
+        "rows padded into one batch, pad with this folder's tokenizer, whose pad token differs from the end token, and set\n"
+        "`model.config.pad_token_id = tokenizer.pad_token_id` first: stock pooling looks for the last token that isn't pad.\n"
         if ref.role == "reward"
         else ""
     )
