@@ -9,7 +9,7 @@ from typing import Any
 from rlhf.demo.labelers import LABELERS, Side, majority, noise_ceiling, side_of
 from rlhf.demo.rule import true_preference
 from rlhf.measures.intervals import wilson
-from rlhf.measures.ranking import spearman
+from rlhf.measures.ranking import hits, spearman
 from rlhf.records import SnapshotRow
 
 
@@ -70,7 +70,7 @@ def _agreement(name: str, sided: Sequence[tuple[float, Side]]) -> dict[str, floa
     turned = [margin if side == "a" else -margin for margin, side in sided if side != "tie"]
     if not turned:
         raise ValueError(f"none of {len(sided)} pairs has a {name} side")
-    right = sum(1.0 if margin > 0 else 0.5 if margin == 0 else 0.0 for margin in turned)
+    right = float(hits(turned).sum())
     interval = wilson(right, len(turned))
     return {f"{name}_accuracy": right / len(turned), f"{name}_accuracy_low": interval.low,
             f"{name}_accuracy_high": interval.high, f"n_{name}s": len(turned)}  # fmt: skip

@@ -76,12 +76,12 @@ def difference(one: Sequence[ScoredPair], other: Sequence[ScoredPair], *, seed: 
     if [p.pair_id for p in pairs[0]] != [p.pair_id for p in pairs[1]]:
         raise ValueError("the two versions were scored on different pairs")
     margins = [_coined(side) for side in pairs]
-    hits = [_hits(m) for m in margins]
+    hits = [ranking.hits(m) for m in margins]
     groups = [p.group for p in pairs[0]]
     result: dict[str, Any] = _rounded(
         {
             "accuracy": _mean(hits[0] - hits[1], groups, seed),
-            "log_loss": _mean(_losses(margins[0]) - _losses(margins[1]), groups, seed),
+            "log_loss": _mean(ranking.log_losses(margins[0]) - ranking.log_losses(margins[1]), groups, seed),
             "same_side": _mean((hits[0] == hits[1]).astype(np.float64), groups, seed, share=True),
         }
     )
@@ -91,21 +91,20 @@ def difference(one: Sequence[ScoredPair], other: Sequence[ScoredPair], *, seed: 
 def _ranking(decided: Sequence[ScoredPair], pairs: Sequence[ScoredPair], seed: int) -> dict[str, dict[str, Any]]:
     margins, groups = _coined(decided), [p.group for p in decided]
     found = {
-        "accuracy": _mean(_hits(margins), groups, seed, share=True),
-        "log_loss": _mean(_losses(margins), groups, seed),
-        "brier": _mean(_sigmoid(-margins) ** 2, groups, seed),
+        "accuracy": _mean(ranking.hits(margins), groups, seed, share=True),
+        "log_loss": _mean(ranking.log_losses(margins), groups, seed),
+        "brier": _mean(ranking.squared_errors(margins), groups, seed),
     }
     if any(p.target < 1 for p in pairs):  # several labelers: how well the whole vote is met, ties included
         every, targets = _coined(pairs), np.array([p.target for p in pairs])
-        losses = targets * _losses(every) + (1 - targets) * _losses(-every)
-        found["soft_log_loss"] = _mean(losses, [p.group for p in pairs], seed)
+        found["soft_log_loss"] = _mean(ranking.log_losses(every, targets), [p.group for p in pairs], seed)
     return found
 
 
 def _length(decided: Sequence[ScoredPair], pairs: Sequence[ScoredPair], seed: int) -> dict[str, dict[str, Any]]:
-    hits, groups = _hits(_coined(decided)), np.array([p.group for p in decided])
+    hits, groups = ranking.hits(_coined(decided)), np.array([p.group for p in decided])
     longer = np.array([p.length_difference for p in decided], dtype=np.float64)
-    baseline = _hits(longer)
+    baseline = ranking.hits(longer)
     return {
         "longer_wins": _mean(baseline, groups, seed, share=True),
         "accuracy_minus_longer_wins": _mean(hits - baseline, groups, seed),
@@ -132,23 +131,8 @@ def _length_correlation(pairs: Sequence[ScoredPair], seed: int) -> dict[str, Any
 
 
 def _calibration(p: Floats, won: Floats, groups: Sequence[str], seed: int) -> dict[str, Any]:
-    """ECE with a percentile bootstrap shifted by its own bias: resampling adds noise, noise adds ECE, and unshifted the
-    interval may lie above the figure itself."""
-    drawn: list[float] = []
-
-    def statistic(rows: Floats) -> float:
-        drawn.append(calibration.ece(rows[:, 0], rows[:, 1], N_BINS))
-        return drawn[-1]
-
-    interval = intervals.bootstrap(
-        np.stack([p, won], axis=1), statistic, groups_N=groups, n_boot=N_BOOT_SLOW, level=LEVEL, seed=seed
-    )
-    value = calibration.ece(p, won, N_BINS)
-    bias = float(np.mean(drawn)) - value
-    shifted = intervals.Interval(
-        max(0.0, interval.low - bias), interval.high - bias, LEVEL, f"{interval.method}, bias-shifted"
-    )
-    return _estimate(value, interval if "degenerate" in interval.method else shifted, len(p))
+    interval = calibration.ece_interval(p, won, N_BINS, groups_N=groups, n_boot=N_BOOT_SLOW, level=LEVEL, seed=seed)
+    return _estimate(calibration.ece(p, won, N_BINS), interval, len(p))
 
 
 def _reliability(p: Floats, won: Floats) -> list[dict[str, float]]:
@@ -197,7 +181,7 @@ def _by(decided: Sequence[ScoredPair], key: Callable[[ScoredPair], str], seed: i
     for pair in decided:
         parts.setdefault(key(pair), []).append(pair)
     shown = {
-        name: _mean(_hits(_coined(part)), [p.group for p in part], seed, share=True)
+        name: _mean(ranking.hits(_coined(part)), [p.group for p in part], seed, share=True)
         for name, part in sorted(parts.items())
         if len(part) >= MIN_SHOWN
     }
@@ -210,35 +194,17 @@ def _coined(pairs: Sequence[ScoredPair]) -> Floats:
     return np.array([p.margin or 0.0 for p in pairs], dtype=np.float64)
 
 
-def _hits(margins: Floats) -> Floats:
-    """(N,) of 1 right, 0 wrong, 0.5 undecided: what `ranking.accuracy` is the mean of."""
-    return (margins > 0) + 0.5 * (margins == 0)
-
-
-def _losses(margins: Floats) -> Floats:
-    """(N,) nats: what `ranking.log_loss` is the mean of."""
-    return np.logaddexp(0.0, -margins)
-
-
-def _sigmoid(x: Floats) -> Floats:
-    return np.exp(-np.logaddexp(0.0, -x))
-
-
 def _mean(values: Floats, groups: Sequence[str] | NDArray[Any], seed: int, *, share: bool = False) -> dict[str, Any]:
-    """A mean with its clustered interval. share: a share of pairs; one whose resamples are all alike takes Wilson's
-    interval over the groups, for 30 of 30 right is not certainty."""
+    """A mean with its clustered interval. share: of values in [0, 1], see `intervals.share`."""
     if not len(values):
         return _nothing()
-    interval = intervals.bootstrap(values, np.mean, groups_N=groups, n_boot=N_BOOT, level=LEVEL, seed=seed)
-    value = float(np.mean(values))
-    if share and interval.low == interval.high and "degenerate" not in interval.method:
-        n_groups = len(set(groups))
-        interval = intervals.wilson(min(value, 1.0) * n_groups, n_groups, LEVEL)
-    return _estimate(value, interval, len(values))
+    of = intervals.share if share else intervals.bootstrap
+    interval = of(values, groups_N=groups, n_boot=N_BOOT, level=LEVEL, seed=seed)
+    return _estimate(float(np.mean(values)), interval, len(values))
 
 
 def _estimate(value: float, interval: intervals.Interval, n: int) -> dict[str, Any]:
-    if "degenerate" in interval.method:
+    if interval.is_degenerate:
         return {"value": value, "low": None, "high": None, "n": n, "level": None, "method": NO_INTERVAL}
     return {
         "value": value,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf.errors import BadInput, NotFound
+from rlhf.errors import BadInput, BadUsage, NotFound
 from rlhf.evaluation import reports
 from rlhf.evaluation.figures import LEVEL, N_BINS, N_BOOT, N_BOOT_SLOW, difference, figures
 from rlhf.evaluation.page import render
@@ -59,13 +59,15 @@ def evaluate(
     report.html too. seed: of the resampling and the drawn orientation. score: another scorer than the reward room's
     `score_pairs(workspace, version, pairs, on_progress=...)`.
     The same evaluation again returns the report that is there. Raises NotFound for an unknown version or snapshot,
-    BadInput for a version that is no reward, a repeated version, an unknown split or one without a judged pair.
+    BadInput for a version that is no reward, a repeated version or a split without a judged pair, BadUsage for an unknown split.
     """
     from rlhf.snapshots import open_snapshot
 
     refs = _rewards(workspace, versions)
     if split not in SPLITS:
-        raise BadInput(f"a snapshot has no split '{split}'", fix="use --split test (held out) or --split train")
+        raise BadUsage(f"a snapshot has no split '{split}'", fix="use --split test (held out) or --split train")
+    if out is not None:
+        reports.check_out(out)
     cut = open_snapshot(workspace, snapshot)
     judged = _judged(cut.rows("train" if split == "train" else "test"))
     if not judged.rows:

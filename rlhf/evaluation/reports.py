@@ -115,12 +115,17 @@ def list_reports(workspace: Workspace) -> tuple[ReportRow, ...]:
     return tuple(ReportRow(row.digest, row.kind, row.title, row.actor, row.created_at) for row in rows)
 
 
-def copy(report: Report, out: Path) -> None:
-    """Copies of both files in `out`, which is made where it is missing."""
+def check_out(out: Path) -> None:
+    """Refuse a folder for copies that is a file: before the work, not after it."""
     if out.exists() and not out.is_dir():
         raise BadInput(
             f"{out} is a file; wanted a folder for {JSON_FILE} and {HTML_FILE}", fix="name a folder with --out"
         )
+
+
+def copy(report: Report, out: Path) -> None:
+    """Copies of both files in `out`, which is made where it is missing."""
+    check_out(out)
     out.mkdir(parents=True, exist_ok=True)
     for file in (report.json_path, report.path):
         shutil.copyfile(file, out / file.name)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rlhf.ids import chance
 from rlhf.measures.intervals import Interval, bootstrap, wilson
-from rlhf.measures.ranking import as_numbers, as_probabilities, check_same_length
+from rlhf.measures.ranking import as_numbers, as_probabilities, check_same_length, sigmoid
 
 Floats = NDArray[np.float64]
 _CELLS_AT_ONCE = 4_000_000
@@ -48,7 +48,7 @@ def orient(margins_N: ArrayLike, seed: int = 0) -> tuple[Floats, Floats]:
     generator = np.random.default_rng(chance(seed, "orient").getrandbits(64))
     a_won = generator.integers(0, 2, size=margins.size).astype(np.float64)
     turned = np.where(a_won > 0, margins, -margins)
-    return np.exp(-np.logaddexp(0.0, -turned)), a_won
+    return sigmoid(turned), a_won
 
 
 def ece(p_N: ArrayLike, won_N: ArrayLike, n_bins: int = 15) -> float:
@@ -86,15 +86,22 @@ def ece_interval(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Percentile bootstrap of `ece` over pairs (or groups). Resampling adds noise to a figure that noise pushes up, so
-    both ends lie somewhat high; it is no test of perfect calibration (that is `ece_if_perfect`)."""
+    """Percentile bootstrap of `ece` over pairs (or groups), shifted by its own bias: resampling adds noise, noise adds
+    ECE, and unshifted the interval may lie above the figure itself. No test of perfect calibration: that is
+    `ece_if_perfect`."""
     p, won = _checked(p_N, won_N)
     both = np.stack([p, won], axis=1)
+    drawn: list[float] = []
 
     def statistic(rows: Floats) -> float:
-        return ece(rows[:, 0], rows[:, 1], n_bins)
+        drawn.append(ece(rows[:, 0], rows[:, 1], n_bins))
+        return drawn[-1]
 
-    return bootstrap(both, statistic, groups_N=groups_N, n_boot=n_boot, level=level, seed=seed)
+    interval = bootstrap(both, statistic, groups_N=groups_N, n_boot=n_boot, level=level, seed=seed)
+    if interval.is_degenerate:
+        return interval
+    bias = float(np.mean(drawn)) - ece(p, won, n_bins)
+    return Interval(max(0.0, interval.low - bias), interval.high - bias, level, f"{interval.method}, bias-shifted")
 
 
 def ece_if_perfect(p_N: ArrayLike, n_bins: int = 15, seed: int = 0, n_draws: int = 1000) -> PerfectEce:

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from rlhf.ids import chance
 
+_DEGENERATE = ", degenerate"
 _CELLS_AT_ONCE = 4_000_000  # 32 MB of float64 while means are resampled
 
 
@@ -24,6 +25,11 @@ class Interval:
     high: float
     level: float
     method: str
+
+    @property
+    def is_degenerate(self) -> bool:
+        """Made of one value or one group: nothing is known about how sure the figure is."""
+        return self.method.endswith(_DEGENERATE)
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
@@ -67,7 +73,7 @@ def bootstrap(
     values: (N,) or (N, K), resampled along the first axis; statistic: resampled array -> float (`np.mean` of (N,) is
     vectorised). groups: N labels of any kind; pairs of one opening turn or one labeler aren't independent, and drawing
     them singly makes the interval too narrow. Percentile intervals are a little narrow below some 20 groups.
-    N = 1, or one group: low = high = the statistic, and `method` says 'degenerate'. N = 0 raises ValueError.
+    N = 1, or one group: low = high = the statistic, and it `is_degenerate`. N = 0 raises ValueError.
     """
     _check_level(level)
     values = np.asarray(values_N)
@@ -83,7 +89,7 @@ def bootstrap(
     method = "bootstrap" if groups_N is None else f"cluster bootstrap over {n_groups} groups"
     if n_groups == 1:
         point = float(statistic(values))
-        return Interval(point, point, level, f"{method}, degenerate")
+        return Interval(point, point, level, f"{method}{_DEGENERATE}")
     generator = np.random.default_rng(chance(seed, "bootstrap").getrandbits(64))
     if statistic is np.mean and values.ndim == 1:
         drawn = _resampled_means(values.astype(np.float64), codes, n_groups, n_boot, generator)
@@ -91,6 +97,24 @@ def bootstrap(
         drawn = _resampled(values, statistic, codes, n_groups, n_boot, generator)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high), level, method)
+
+
+def share(
+    values_N: ArrayLike,
+    *,
+    groups_N: ArrayLike | None = None,
+    n_boot: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """`bootstrap` of the mean of shares in [0, 1] (N,), such as `ranking.hits`. Where all resamples are alike it is
+    Wilson's interval over the groups instead, for 30 of 30 right is not certainty."""
+    interval = bootstrap(values_N, groups_N=groups_N, n_boot=n_boot, level=level, seed=seed)
+    if interval.low != interval.high or interval.is_degenerate:
+        return interval
+    values = np.asarray(values_N, dtype=np.float64)
+    n_groups = values.size if groups_N is None else np.unique(np.asarray(groups_N)).size
+    return wilson(min(float(values.mean()), 1.0) * n_groups, n_groups, level)
 
 
 def _resampled_means(

@@ -12,36 +12,45 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 
-def accuracy(margins_N: ArrayLike) -> float:
-    """Share of pairs that are ordered as people ordered them; a margin of exactly 0 counts 0.5.
+def hits(margins_N: ArrayLike) -> Floats:
+    """(N,): 1 where a pair is ordered as people ordered it, 0 where not, 0.5 at a margin of exactly 0. N may be 0."""
+    margins = np.asarray(margins_N, dtype=np.float64)
+    return (margins > 0) + 0.5 * (margins == 0)
 
-    mean(1[m > 0] + 0.5 * 1[m = 0]). Raises ValueError on no margins, or on NaN.
+
+def accuracy(margins_N: ArrayLike) -> float:
+    """Share of pairs that are ordered as people ordered them: mean of `hits`. Raises ValueError on no margins, or on
+    NaN."""
+    return float(np.mean(hits(as_numbers(margins_N, "margins"))))
+
+
+def log_losses(margins_N: ArrayLike, targets_N: ArrayLike | None = None) -> Floats:
+    """(N,) negative log-likelihoods of the preferences, nats: t softplus(-m) + (1 - t) softplus(m).
+
+    targets: in [0, 1], the share of labelers on the side that the margin favours when it is positive; a tie is 0.5;
+    None = all 1. Their mean is never below the targets' own entropy.
     """
-    margins = as_numbers(margins_N, "margins")
-    return float(np.mean((margins > 0) + 0.5 * (margins == 0)))
+    margins = np.asarray(margins_N, dtype=np.float64)
+    if targets_N is None:
+        return np.logaddexp(0.0, -margins)
+    targets = as_probabilities(targets_N, "targets")
+    check_same_length(margins, targets)
+    return targets * np.logaddexp(0.0, -margins) + (1.0 - targets) * np.logaddexp(0.0, margins)
 
 
 def log_loss(margins_N: ArrayLike) -> float:
-    """Mean negative log-likelihood of the preferences, nats: mean softplus(-m). 0.693 is what a coin gets."""
-    return float(np.mean(np.logaddexp(0.0, -as_numbers(margins_N, "margins"))))
+    """Mean of `log_losses`, nats: 0.693 is what a coin gets. Raises ValueError on no margins, or on NaN."""
+    return float(np.mean(log_losses(as_numbers(margins_N, "margins"))))
 
 
-def soft_log_loss(margins_N: ArrayLike, targets_N: ArrayLike) -> float:
-    """Cross-entropy against soft targets, nats: mean(t softplus(-m) + (1 - t) softplus(m)).
-
-    targets: in [0, 1], the share of labelers on the side that the margin favours when it is positive; a tie is 0.5.
-    Never below the targets' own entropy. Equals `log_loss` where every target is 1.
-    """
-    margins, targets = as_numbers(margins_N, "margins"), as_probabilities(targets_N, "targets")
-    check_same_length(margins, targets)
-    return float(np.mean(targets * np.logaddexp(0.0, -margins) + (1.0 - targets) * np.logaddexp(0.0, margins)))
+def squared_errors(margins_N: ArrayLike) -> Floats:
+    """(N,) of (1 - P(preferred wins))^2; the mean is the Brier score (Brier 1950). 0.25 is what a coin gets."""
+    return sigmoid(-np.asarray(margins_N, dtype=np.float64)) ** 2
 
 
-def brier(p_N: ArrayLike, won_N: ArrayLike) -> float:
-    """Mean squared error of probabilities: mean((p - won)^2), won in [0, 1] (Brier 1950). 0.25 is what a coin gets."""
-    p, won = as_probabilities(p_N, "p"), as_probabilities(won_N, "won")
-    check_same_length(p, won)
-    return float(np.mean((p - won) ** 2))
+def sigmoid(x: Floats) -> Floats:
+    """1 / (1 + exp(-x)), without overflow."""
+    return np.exp(-np.logaddexp(0.0, -x))
 
 
 def pearson(x_N: ArrayLike, y_N: ArrayLike) -> float:
