@@ -23,7 +23,6 @@ from rlhf.engine.bases import Base
 from rlhf.engine.placement import Placement
 from rlhf.engine.quiet import quiet_loading
 from rlhf.errors import BadInput
-from rlhf.store.tensors import tensors_in
 
 
 class ScoresAtEnds:
@@ -170,11 +169,3 @@ def _check_loaded(model: PeftModel, folder: Path) -> None:
             f"adapter in {folder.name} doesn't fit the base: {', '.join((missing + wrong)[:3])}",
             fix="use the base that it was trained on, saved for a ...ForSequenceClassification model",
         )
-
-
-def head_size(folder: Path) -> int | None:
-    """Hidden size that the folder's score head was made for; None where there is no head."""
-    for tensor in tensors_in(folder / "adapter_model.safetensors"):
-        if ".score." in f".{tensor.name}":
-            return tensor.shape[-1]
-    return None

@@ -35,9 +35,6 @@ class Actor:
     name: str
     scopes: tuple[str, ...]
 
-    def may(self, scope: str) -> bool:
-        return scope in self.scopes
-
     def require(self, scope: str) -> None:
         """Raises Forbidden where the scope is missing."""
         if scope not in self.scopes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -29,12 +28,6 @@ class PairScore:
     n_tokens: int
     too_long: bool
     truncated: bool
-
-    @property
-    def p_a_wins(self) -> float | None:
-        if self.score_a is None or self.score_b is None:
-            return None
-        return 1 / (1 + math.exp(min(700.0, self.score_b - self.score_a)))
 
 
 @dataclass(frozen=True, slots=True)

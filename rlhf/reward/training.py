@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 from transformers import PrinterCallback
@@ -333,13 +332,12 @@ def held_out(material: Material, model: Any) -> dict[str, Any]:
         groups.append(row.pair.group)
     if not margins:
         return {"n_test": 0}
-    won = [1.0 if m > 0 else 0.5 if m == 0 else 0.0 for m in margins]
-    interval = intervals.bootstrap(won, np.mean, groups_N=groups)
+    interval = intervals.share(ranking.hits(margins), groups_N=groups)
     return {
         "n_test": len(margins),
         "accuracy": ranking.accuracy(margins),
-        "accuracy_low": interval.low,
-        "accuracy_high": interval.high,
+        "accuracy_low": None if interval.is_degenerate else interval.low,
+        "accuracy_high": None if interval.is_degenerate else interval.high,
         "log_loss": ranking.log_loss(margins),
     }
 
