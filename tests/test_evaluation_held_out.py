@@ -14,7 +14,7 @@ from snapshot_rows import judged, pair_of, put
 from typer.testing import CliRunner
 
 from rlhf import snapshots
-from rlhf.errors import BadInput, Damaged, NotFound
+from rlhf.errors import BadInput, BadUsage, Damaged, NotFound
 from rlhf.evaluation import Report, evaluate, list_reports, open_report
 from rlhf.ids import unit_interval
 from rlhf.records import Pair, VersionRef
@@ -183,7 +183,7 @@ def test_what_cannot_be_evaluated_is_refused_before_anything_is_scored(workspace
         run(workspace, "hh@9", score=score)
     with pytest.raises(NotFound):
         evaluate(workspace, ["hh@1"], "nowhere", score=score)
-    with pytest.raises(BadInput, match="no split 'dev'"):
+    with pytest.raises(BadUsage, match="no split 'dev'"):
         run(workspace, split="dev", score=score)
     assert score.asked == [] and list_reports(workspace) == ()
 

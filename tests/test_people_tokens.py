@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rlhf import ids
-from rlhf.errors import BadInput, Conflict, Forbidden, NotFound
+from rlhf.errors import BadInput, BadUsage, Conflict, Forbidden, NotFound
 from rlhf.people import Actor, actor_of, issue_token, list_tokens, revoke
 from rlhf.store import Workspace, audit
 
@@ -78,10 +78,10 @@ def test_odd_name_is_refused(workspace: Workspace, name: str) -> None:
 
 
 def test_unknown_scope_and_odd_days_are_refused(workspace: Workspace) -> None:
-    with pytest.raises(BadInput, match="labell"):
+    with pytest.raises(BadUsage, match="labell"):
         issue_token(workspace, "ada", ["labell"])
     for days in (0, -1, 3651):
-        with pytest.raises(BadInput):
+        with pytest.raises(BadUsage):
             issue_token(workspace, "ada", days=days)
     assert list_tokens(workspace) == []
 

@@ -123,6 +123,18 @@ def test_verify_all_counts_and_names(workspace: Workspace) -> None:
         )
 
 
+def test_what_a_killed_process_staged_goes_after_a_day(workspace: Workspace) -> None:
+    staging = workspace.root / "cache" / "staging"
+    for name, hours in (("old", 25), ("recent", 23), ("busy", 25)):
+        (staging / name).mkdir(parents=True)
+        for path in (staging / name / "file", staging / name):
+            path.touch()
+            os.utime(path, (time.time() - hours * 3600,) * 2)
+    (staging / "busy" / "file").touch()
+    with workspace.artifacts.staging() as folder:
+        assert {entry.name for entry in staging.iterdir()} == {"recent", "busy", folder.name}
+
+
 def test_staging_leaves_nothing_behind(workspace: Workspace) -> None:
     with pytest.raises(RuntimeError), workspace.artifacts.staging() as folder:
         (folder / "x").write_bytes(b"x")

@@ -13,6 +13,8 @@ from typing import Any
 
 import adapter_folders as made
 import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, func, select, text
 
 from rlhf.errors import Conflict, RlhfError
@@ -226,6 +228,11 @@ def test_a_killed_writer_leaves_the_last_good_state(team: Workspace) -> None:
         n_rows = connection.execute(select(func.count()).select_from(tokens)).scalar_one()
         n_entries = audit.verify(connection) - 2
     assert n_rows == 2 * n_entries and n_said <= n_entries <= n_said + 1
+
+
+def test_the_migrated_schema_is_the_one_that_the_code_reads(team: Workspace) -> None:
+    with team.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
 
 
 def test_a_workspace_on_postgresql_opens_again(team: Workspace, tmp_path: Path) -> None:

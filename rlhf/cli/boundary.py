@@ -43,8 +43,9 @@ class Run:
         except NotFound:
             if not make:
                 raise
+            made = Workspace.create(self.workspace_dir)
             self.say(f"made a workspace at {self.workspace_dir}")
-            return Workspace.create(self.workspace_dir)
+            return made
 
     def say(self, text: str) -> None:
         """Progress and remarks: standard error."""
@@ -52,7 +53,42 @@ class Run:
 
     def result(self, value: Any, text: str) -> None:
         """The command's answer: one JSON object with `--json`, else `text` for people."""
-        print(json.dumps(value, ensure_ascii=False, default=str, allow_nan=False) if self.as_json else text, flush=True)
+        put(json_text(value) if self.as_json else text)
+
+
+class OutputClosed(RlhfError):
+    """Standard output takes no more (a full disk, say)."""
+
+
+def put(text: str) -> bool:
+    """One line of results on standard output; False once nobody reads it (`| head -1`), which is no failure.
+
+    What the output's encoding lacks, such as a file name's stray bytes, is written as a `\\u` escape (in JSON too).
+    """
+    code = getattr(sys.stdout, "encoding", None) or "utf-8"
+    try:
+        print(text.encode(code, "backslashreplace").decode(code), flush=True)
+    except BrokenPipeError:
+        _drop_output()
+        return False
+    except OSError as error:
+        _drop_output()
+        raise OutputClosed(
+            f"standard output can't be written: {error.strerror}", fix="check the free space and where it goes"
+        ) from None
+    return True
+
+
+def json_text(value: Any) -> str:
+    """One line of JSON, plain ASCII where standard output is not UTF-8."""
+    code = getattr(sys.stdout, "encoding", None) or "utf-8"
+    ascii_only = code.lower().replace("-", "") != "utf8"
+    return json.dumps(value, ensure_ascii=ascii_only, default=str, allow_nan=False)
+
+
+def _drop_output() -> None:
+    """What is still in the buffer goes nowhere, or the interpreter would fail on it again at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def verb(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -103,8 +139,8 @@ def answer_for(error: BaseException, words: list[str]) -> int:
 
         traceback.print_exception(error)
     refusal = as_refusal(error)
-    if "--json" in words:
-        print(json.dumps(refusal.as_json(), ensure_ascii=False), flush=True)
+    if "--json" in words and not isinstance(refusal, OutputClosed):
+        put(json_text(refusal.as_json()))
     else:
         print(f"error: {refusal.message}\n  fix: {refusal.fix}", file=sys.stderr, flush=True)
     return refusal.exit_status
@@ -122,6 +158,16 @@ def as_refusal(error: BaseException) -> RlhfError:
         from rlhf.errors import Interrupted
 
         return Interrupted("interrupted", fix="run the same command again")
+    if type(error).__module__.startswith("sqlalchemy."):
+        from sqlalchemy.exc import DatabaseError, OperationalError
+
+        from rlhf.store.database import explain
+
+        if isinstance(error, DatabaseError) and type(error) in (
+            DatabaseError,
+            OperationalError,
+        ):  # other subclasses are our own mistakes
+            return explain(error)
     if isinstance(error, OSError) and error.strerror:
         where = f" ({error.filename})" if error.filename else ""
         return RlhfError(f"{error.strerror}{where}", fix="check the path, the permissions and the free space")

@@ -24,11 +24,27 @@ def json_lines(file: Path) -> list[tuple[int, Any]]:
         if not line.strip():
             continue
         try:
-            found.append((number, json.loads(line.decode("utf-8"))))
+            found.append((number, _value(line.decode("utf-8-sig" if number == 1 else "utf-8"))))
         except UnicodeDecodeError:
             raise BadInput(f"{name} line {number} is not UTF-8", fix="save the file as UTF-8") from None
+        except UnicodeEncodeError:
+            raise BadInput(
+                f"{name} line {number} holds half of a surrogate pair, which is no character", fix="mend the escape"
+            ) from None
+        except RecursionError:
+            raise BadInput(f"{name} line {number} is nested too deep", fix="each line is one JSON object") from None
         except ValueError as error:
             raise BadInput(f"{name} line {number} is not JSON: {error}", fix="each line is one JSON object") from None
     if not found:
         raise BadInput(f"{name} holds no line", fix="each line is one JSON object")
     return found
+
+
+def _value(text: str) -> Any:
+    value = json.loads(text, parse_constant=_refuse)
+    json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return value
+
+
+def _refuse(constant: str) -> Any:
+    raise ValueError(f"{constant} is no JSON number")

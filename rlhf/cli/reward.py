@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rlhf.cli.boundary import Run, verb
+from rlhf.cli.boundary import Run, json_text, put, verb
 
 app = typer.Typer(
     no_args_is_help=True, help="Reward models: train on a snapshot, score replies.", rich_markup_mode=None
@@ -47,7 +47,8 @@ def train(
     )
     run.result(
         trained.as_json(),
-        f"published {trained.version}  sha256:{trained.version.digest[:12]}\n{figures}\nreport: {trained.run_folder / 'report.html'}",
+        f"published {trained.version}  sha256:{trained.version.digest[:12]}\n{figures}\n"
+        f"report: {trained.run_folder / 'report.html'}",
     )
 
 
@@ -76,8 +77,6 @@ def score(
     ] = "float32",
 ) -> None:
     """Score replies: one JSON object a line, in the file's order. Nothing is scored if a line can't be read."""
-    import json
-
     from rlhf.cli.lines import json_lines
 
     workspace = run.workspace()
@@ -90,4 +89,5 @@ def score(
 
     items = [item_of(record, number) for number, record in records]
     for row in score_items(workspace, ref, items, choose("auto", dtype)):
-        print(json.dumps(row, ensure_ascii=False, allow_nan=False), flush=True)
+        if not put(json_text(row)):
+            break

@@ -32,7 +32,11 @@ def register(app: typer.Typer) -> None:
 
 
 def web(
-    run: Run, host: Host = "127.0.0.1", port: Port = 8765, overlap: Overlap = 1, allow_host: AllowHost = []
+    run: Run,
+    host: Host = "127.0.0.1",
+    port: Port = 8765,
+    overlap: Overlap = 1,
+    allow_host: AllowHost = [],  # noqa: B006
 ) -> None:
     """Serve the labeler's page until Ctrl-C. The first start makes a token for 'labeler-1' and prints its link."""
     from rlhf import people

@@ -147,7 +147,13 @@ def linear_names(model: Any) -> list[str]:
 def load(folder: Path, base: Base, placement: Placement, *, trainable: bool = False) -> PeftModel:
     """The reward model of a version's folder on a fresh base. Raises BadInput where a tensor did not find its place."""
     model = classifier(base, placement, seed=0)
-    loaded = _leave_inputs(PeftModel.from_pretrained(model, str(folder), is_trainable=trainable))
+    try:
+        loaded = _leave_inputs(PeftModel.from_pretrained(model, str(folder), is_trainable=trainable))
+    except (RuntimeError, ValueError) as error:  # shapes of another base, or layers that it doesn't have
+        raise BadInput(
+            f"adapter in {folder.name} doesn't fit the base: {' '.join(str(error).split())[:300]}",
+            fix="use the base that it was trained on",
+        ) from None
     _check_loaded(loaded, folder)
     loaded.eval()
     return loaded

@@ -74,6 +74,8 @@ def open_input(name: str) -> InputFile:
     """Look at a file: is it there, readable, not empty, and how is it laid out. Raises BadInput."""
     path = Path(name).expanduser()
     try:
+        if not name:
+            raise BadInput("a file's name is empty", fix="name a file")
         if not path.exists():
             raise BadInput(f"no file at {name}", fix="check the path")
         if path.is_dir():

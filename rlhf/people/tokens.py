@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import select
 
-from rlhf.errors import BadInput, Conflict, Forbidden, NotFound
+from rlhf.errors import BadInput, BadUsage, Conflict, Forbidden, NotFound
 from rlhf.ids import digest_text, now, now_text, secret
 from rlhf.store import Workspace
 from rlhf.store.tables import tokens
@@ -72,7 +72,7 @@ def issue_token(workspace: Workspace, actor: str, scopes: Sequence[str] = ("labe
     """A new token for `actor`, returned this once and never again.
 
     actor: a pseudonym of letters, digits and . _ @ -; days: 1 to 3650 until it expires.
-    Raises BadInput for a name, a scope or a number of days that can't be.
+    Raises BadInput for a name, BadUsage for a scope or a number of days that can't be.
     """
     if not _NAME.fullmatch(actor):
         raise BadInput(
@@ -82,9 +82,9 @@ def issue_token(workspace: Workspace, actor: str, scopes: Sequence[str] = ("labe
     unknown = [scope for scope in scopes if scope not in SCOPES]
     if unknown or not scopes:
         seen = f"no scope is called {', '.join(map(repr, unknown))}" if unknown else "a token without a scope is no use"
-        raise BadInput(seen, fix=f"the scopes are {', '.join(SCOPES)}")
+        raise BadUsage(seen, fix=f"the scopes are {', '.join(SCOPES)}")
     if not 1 <= days <= _MAX_DAYS:
-        raise BadInput(f"a token can't last {days} days", fix=f"give --days between 1 and {_MAX_DAYS}")
+        raise BadUsage(f"a token can't last {days} days", fix=f"give --days between 1 and {_MAX_DAYS}")
     token = "rlhf_" + secret()
     digest = digest_text(token)
     expires_at = (now() + timedelta(days=days)).isoformat(timespec="microseconds")

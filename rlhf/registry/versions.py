@@ -249,7 +249,9 @@ def _near(connection: Connection, name: str) -> str:
     of_name = select(versions.c.number).where(versions.c.name == name).order_by(versions.c.number)
     known = [f"{name}@{number}" for number in connection.execute(of_name).scalars()][-5:]
     of_alias = select(alias_moves.c.alias).distinct().where(alias_moves.c.alias.startswith(f"{name}@", autoescape=True))
-    known += sorted(connection.execute(of_alias).scalars())
+    known += sorted(
+        a for a in connection.execute(of_alias).scalars() if a.startswith(f"{name}@")
+    )  # SQLite's LIKE: R = r
     if known:
         return f"{name} has {', '.join(known)}"
     names = connection.execute(select(versions.c.name).distinct()).scalars().all()

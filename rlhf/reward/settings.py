@@ -19,6 +19,7 @@ NOT_CONTENT = (
     "token_budget",
     "report_to",
     "log_steps",
+    "test_pairs",
 )
 
 
@@ -60,6 +61,9 @@ class RewardSettings(Settings):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(
         "auto", description="type of the frozen body; head, scores and loss are float32"
+    )
+    test_pairs: int = Field(
+        500, ge=0, description="test-side pairs measured at the end, the first by digest; rlhf evaluate takes all"
     )
     save_steps: int = Field(50, ge=1, description="a checkpoint every so many steps")
     log_steps: int = Field(1, ge=1, description="a line in metrics.jsonl every so many steps")

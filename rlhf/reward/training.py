@@ -13,6 +13,7 @@ import resource
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,7 @@ def open_material(workspace: Workspace, settings: RewardSettings, say: Say) -> M
     """Open what the settings name and render the train side. Raises before anything is started or written."""
     if settings.snapshot == "" or settings.base == "":
         raise BadUsage("snapshot and base must be named", fix="give --snapshot NAME and --base NAME")
+    registry.check_name(settings.name)
     snapshot = snapshots.open_snapshot(workspace, settings.snapshot)
     base = bases.get(workspace, settings.base)
     parent = None
@@ -316,10 +318,10 @@ def _publish(
 
 
 def held_out(material: Material, model: Any) -> dict[str, Any]:
-    """Accuracy over all decided pairs of the test side (one that can't be scored counts half) and log-loss, or nothing if empty."""
+    """Accuracy over the decided pairs of the test side (one that can't be scored counts half) and log-loss; up to `test_pairs`."""
     margins: list[float] = []
     groups: list[str] = []
-    rows = list(material.snapshot.rows("test"))
+    rows = list(islice(material.snapshot.rows("test"), material.settings.test_pairs))  # in order of digest: a fair draw
     wanted = [target_of(row.judgements) for row in rows]
     scored = score_with(
         model, Renderer(material.base.tokenizer(), material.settings.max_length), [row.pair for row in rows]

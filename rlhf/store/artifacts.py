@@ -20,7 +20,7 @@ import fsspec
 from sqlalchemy import Connection, select
 
 from rlhf.errors import Conflict, Damaged, NotFound
-from rlhf.ids import digest_file, new_id
+from rlhf.ids import digest_file, new_id, now
 from rlhf.store.tables import files
 
 
@@ -36,7 +36,11 @@ class Artifacts:
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """An empty folder beside the artifacts (same disk), removed at the end whatever happens."""
+        """An empty folder beside the artifacts (same disk), removed at the end whatever happens.
+
+        What killed processes left there longer than a day ago goes now.
+        """
+        _sweep(self.cache / "staging")
         folder = self.cache / "staging" / new_id()
         folder.mkdir(parents=True)
         try:
@@ -186,6 +190,18 @@ class Artifacts:
 
 
 _NEVER = " was never published"
+_ABANDONED_S = 24 * 3600
+
+
+def _sweep(staging: Path) -> None:
+    """Remove the folders in which nothing was written for a day: whoever stages writes all the time and is done sooner."""
+    for folder in staging.glob("*/"):
+        try:
+            last = max(entry.stat().st_mtime for entry in (folder, *folder.rglob("*")))
+        except FileNotFoundError:
+            continue  # its owner is at work
+        if now().timestamp() - last > _ABANDONED_S:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _flush(folder: Path) -> None:

@@ -129,9 +129,10 @@ def _begin_immediate(connection: Connection) -> None:
     connection.execution_options(rlhf_write=True)
 
 
-def explain(error: DatabaseError, url: str) -> RlhfError:
+def explain(error: DatabaseError, url: str = "") -> RlhfError:
     """A database's refusal in the user's words."""
     reason = str(error.orig).splitlines()[0] if error.orig else str(error)
-    return RlhfError(
-        f"the database at {url} can't be used: {reason}", fix="check that it exists, is writable and not full"
-    )
+    said = f"the database{' at ' if url else ''}{url} can't be used: {reason}"
+    if "malformed" in reason or "not a database" in reason:
+        return Damaged(said, fix="restore it from a backup")
+    return RlhfError(said, fix="check that it exists, is writable and not full")

@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 from sqlalchemy import Connection
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import ArgumentError, DatabaseError
 
 from rlhf.errors import BadInput, Conflict, Damaged, NotFound
 from rlhf.ids import secret
@@ -67,10 +67,11 @@ class Workspace:
         root = Path(root).absolute()
         if (root / "workspace.yaml").exists():
             raise Conflict(f"{root} is a workspace already", fix="use it, or name another folder with --workspace")
+        settings = {"schema_version": SCHEMA_VERSION, "database": database, "artifacts": artifacts, "key": secret()}
+        workspace = cls._connected(root, settings, actor)
         try:
             for folder in ("bases", "runs", "cache"):
                 (root / folder).mkdir(parents=True, exist_ok=True)
-            settings = {"schema_version": SCHEMA_VERSION, "database": database, "artifacts": artifacts, "key": secret()}
             staged = root / "workspace.yaml.new"
             staged.touch(mode=0o600)
             staged.write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")
@@ -78,7 +79,6 @@ class Workspace:
             raise BadInput(
                 f"{root} can't be made a workspace: {error}", fix="name a folder that you can write"
             ) from None
-        workspace = cls(root, settings, actor or _default_actor())
         with _explained(workspace.database):
             workspace.database.upgrade()
             with workspace.write() as write:
@@ -96,6 +96,8 @@ class Workspace:
             settings = yaml.safe_load((root / "workspace.yaml").read_text("utf-8"))
         except (FileNotFoundError, NotADirectoryError):
             raise NotFound(f"no workspace at {root}", fix=f"make one with: rlhf init --workspace {root}") from None
+        except PermissionError:
+            raise BadInput(f"{root / 'workspace.yaml'} is not yours to read", fix="check its permissions") from None
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise BadInput(
                 f"{root / 'workspace.yaml'} can't be read: {error}", fix="restore it from a backup"
@@ -104,15 +106,31 @@ class Workspace:
             raise BadInput(
                 f"{root / 'workspace.yaml'} lacks database, artifacts or key", fix="restore it from a backup"
             )
-        workspace = cls(root, settings, actor or _default_actor())
+        workspace = cls._connected(root, settings, actor)
         file = workspace.database.engine.url.database
         if (
             workspace.database.is_sqlite and file and not Path(file).exists()
         ):  # SQLite would make an empty one in silence
             raise Damaged(f"the workspace's database {file} is missing", fix="restore it from a backup")
         with _explained(workspace.database):
+            if workspace.database.revision() is None:  # emptied: an upgrade would make an empty workspace in silence
+                raise Damaged(
+                    f"the workspace's database {workspace.database.engine.url.render_as_string()} holds no tables",
+                    fix="restore it from a backup",
+                )
             workspace.database.upgrade()
         return workspace
+
+    @classmethod
+    def _connected(cls, root: Path, settings: Mapping[str, Any], actor: str | None) -> Workspace:
+        """The handle; nothing is read or written yet. Raises BadInput for a kind of store that isn't known here."""
+        try:
+            return cls(root, settings, actor or _default_actor())
+        except (ArgumentError, ImportError, ValueError) as error:  # each part has its own word for it
+            raise BadInput(
+                f"database {settings['database']!r} and artifacts {settings['artifacts']!r} can't be opened: {error}",
+                fix="name files, or a postgresql:// and an s3:// URL with their extras installed",
+            ) from None
 
     @contextmanager
     def write(self) -> Iterator[Write]:

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from rlhf import people
-from rlhf.errors import BadInput, Conflict, Forbidden, NotFound, RlhfError
+from rlhf.errors import BadInput, BadUsage, Conflict, Forbidden, NotFound, RlhfError
 from rlhf.store import Workspace
 from rlhf.web import labeler, session
 from rlhf.web.guard import Guard, error_response
@@ -54,7 +54,7 @@ def serve(
     """Serve the pages until interrupted. on_listen: called once with the address, when it is bound.
 
     Raises Forbidden where the host is reachable from other machines and nobody has a token, Conflict where the port is
-    taken, BadInput where the host is none of this machine's.
+    taken, BadUsage for a number that is no port, BadInput where the host is none of this machine's.
     """
     import uvicorn
 
@@ -82,7 +82,7 @@ def _bind(host: str, port: int) -> socket.socket:
         bound.listen(128)
     except OverflowError:
         bound.close()
-        raise BadInput(f"{port} is no port", fix="give --port a number from 0 to 65535") from None
+        raise BadUsage(f"{port} is no port", fix="give --port a number from 0 to 65535") from None
     except socket.gaierror:
         bound.close()
         raise BadInput(
