@@ -1,14 +1,12 @@
 """One stock PEFT folder, read without torch: its configuration and its tensors, each named by the digest of its bytes.
 
 The digest is over tensors, not over the file: writers order a safetensors file and fill its metadata as they like,
-and the same weights must have the same digest. A bfloat16 has no numpy type, so it is looked at as the upper half of
-a float32.
+and the same weights must have the same digest.
 """
 
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +17,7 @@ from numpy.typing import NDArray
 
 from rlhf.errors import BadInput
 from rlhf.ids import digest_of
-from rlhf.store.tensors import Tensor, tensors_digest, tensors_in
+from rlhf.store.tensors import FLOATS, Tensor, tensors_digest, tensors_in, values_of
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
@@ -38,9 +36,6 @@ TOKENIZER_FILES = (
     "tokenizer.model",
     "chat_template.jinja",
 )
-
-_NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
-_FLOATS = (*_NUMPY, "BF16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +98,8 @@ def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def values(folder: AdapterFolder) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """(name, values as float32) of every tensor, by name, one in memory at a time."""
-    file = folder.path / WEIGHTS_FILE
     for tensor in folder.tensors.values():
-        kind, count = ("<u2" if tensor.dtype == "BF16" else _NUMPY[tensor.dtype]), math.prod(tensor.shape)
-        raw = np.fromfile(file, kind, count, offset=tensor.start)
-        if tensor.dtype == "BF16":
-            raw = (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
-        yield tensor.name, raw.astype(np.float32).reshape(tensor.shape)
+        yield tensor.name, values_of(folder.path / WEIGHTS_FILE, tensor)
 
 
 def stored_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -135,7 +125,7 @@ def _tensors(file: Path) -> dict[str, Tensor]:
         ) from None
     tensors = {tensor.name: tensor for tensor in tensors_in(file)}
     for tensor in tensors.values():
-        if tensor.dtype not in _FLOATS:
+        if tensor.dtype not in FLOATS:
             raise BadInput(
                 f"tensor {tensor.name} is {tensor.dtype}; an adapter's weights are floating point",
                 fix="save the adapter in float32, float16 or bfloat16",

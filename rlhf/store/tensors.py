@@ -1,4 +1,4 @@
-"""Reading safetensors files without torch: names, digests and finiteness of what is inside.
+"""Reading safetensors files without torch: names, digests, values and finiteness of what is inside.
 
 The file is an 8-byte little-endian header length, a JSON header, then the tensors' bytes. A digest over tensors, not over the
 file, is the same whichever library wrote them and in whatever order.
@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from rlhf.errors import BadInput
 from rlhf.ids import digest_of
 
 _MAX_HEADER = 100_000_000
-_FLOATS = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
+_NUMPY = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
+FLOATS = (*_NUMPY, "BF16")  # a bfloat16 has no numpy type: it is looked at as the upper half of a float32
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,15 +75,24 @@ def tensors_digest(paths: list[Path]) -> str:
     return digest_of(sorted(rows))
 
 
+def values_of(path: Path, tensor: Tensor) -> NDArray[np.float32]:
+    """One floating-point tensor of the file as float32, in its shape."""
+    kind = "<u2" if tensor.dtype == "BF16" else _NUMPY[tensor.dtype]
+    raw = np.fromfile(path, kind, math.prod(tensor.shape), offset=tensor.start)
+    if tensor.dtype == "BF16":
+        raw = (raw.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    return raw.astype(np.float32).reshape(tensor.shape)
+
+
 def non_finite(path: Path) -> list[str]:
     """Names of the floating-point tensors that hold a NaN or an infinity."""
     bad = []
     for tensor in tensors_in(path):
         raw = np.memmap(path, dtype=np.uint8, mode="r", offset=tensor.start, shape=(tensor.stop - tensor.start,))
-        if tensor.dtype == "BF16":  # no numpy dtype: all exponent bits set is NaN or infinity
-            finite = bool(((raw.view(np.uint16) & 0x7F80) != 0x7F80).all())
-        elif tensor.dtype in _FLOATS:
-            finite = bool(np.isfinite(raw.view(_FLOATS[tensor.dtype])).all())
+        if tensor.dtype == "BF16":  # all exponent bits set is NaN or infinity
+            finite = bool(((raw.view("<u2") & 0x7F80) != 0x7F80).all())
+        elif tensor.dtype in _NUMPY:
+            finite = bool(np.isfinite(raw.view(_NUMPY[tensor.dtype])).all())
         else:
             continue
         if not finite:
