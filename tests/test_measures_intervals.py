@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.measures.intervals import Interval, bootstrap, wilson
+from rlhf.measures.intervals import Interval, bootstrap, share, wilson
 
 
 @given(st.integers(0, 5000).flatmap(lambda n: st.tuples(st.floats(0, n), st.just(n))))
@@ -78,3 +78,15 @@ def test_rows_are_resampled_together() -> None:
     x = np.arange(30.0)
     found = bootstrap(np.stack([x, 2 * x], axis=1), lambda rows: float(np.max(np.abs(rows[:, 1] - 2 * rows[:, 0]))))
     assert (found.low, found.high) == (0.0, 0.0)
+
+
+def test_thirty_of_thirty_is_no_certainty() -> None:
+    assert share([1.0] * 30) == wilson(30, 30)
+    assert share([1.0] * 30, groups_N=[i // 3 for i in range(30)]) == wilson(10, 10)
+
+
+def test_a_share_that_varies_has_the_bootstrap_s_interval_and_one_group_has_none() -> None:
+    values = [1.0, 0.0, 0.5, 1.0, 1.0, 0.0]
+    assert share(values, seed=3) == bootstrap(values, seed=3)
+    assert share([1.0, 0.0], groups_N=["q", "q"]).is_degenerate
+    assert not share(values).is_degenerate
