@@ -48,7 +48,7 @@ def main() -> None:
     quiet_libraries()
     words = sys.argv[1:]
     try:
-        status = typer.main.get_command(build())(args=words, standalone_mode=False)
+        status = typer.main.get_command(build())(args=words, prog_name="rlhf", standalone_mode=False)
     except BrokenPipeError:
         sys.exit(0)
     except (SystemExit, EOFError):
