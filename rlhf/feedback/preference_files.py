@@ -27,6 +27,7 @@ from rlhf.records import Judgement, Pair
 ENDINGS = (".jsonl.gz", ".csv.gz", ".jsonl", ".csv", ".parquet")
 _MESSAGES = ("prompt", "chosen", "rejected")
 _NUMBERS = {"strength": "int64", "seconds": "float64"}  # in Parquet; every other column is text
+_ALWAYS = ("choice", "split", "labeler", "source")  # promised to whoever reads the lines: null where it isn't known
 _PARQUET_ROWS = 2_000
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
 
@@ -159,7 +160,7 @@ def _parquet(path: Path, columns: tuple[str, ...]) -> Iterator[Add]:
 
 
 def _without_none(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in row.items() if value is not None or name == "choice"}
+    return {name: value for name, value in row.items() if value is not None or name in _ALWAYS}
 
 
 def _cell(value: Any) -> Any:
