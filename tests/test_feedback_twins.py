@@ -48,8 +48,10 @@ def told(workspace: Workspace, folder: Path) -> tuple[Any, ...]:
 @pytest.mark.postgres
 def test_postgresql_keeps_what_sqlite_keeps(workspace: Workspace, tmp_path: Path, postgres_url: str) -> None:
     url = make_url(postgres_url).set(drivername="postgresql+psycopg")
-    with create_engine(url, isolation_level="AUTOCOMMIT").connect() as connection:
+    engine = create_engine(url, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
         connection.execute(text("CREATE DATABASE feedback_twin"))  # the server is shared by the session
+    engine.dispose()
     database = url.set(database="feedback_twin", drivername="postgresql").render_as_string(hide_password=False)
     other = Workspace.create(tmp_path / "ws-pg", database=database, actor="tester")
     assert told(other, tmp_path) == told(workspace, tmp_path)

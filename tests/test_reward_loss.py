@@ -37,7 +37,7 @@ def test_our_reward_loss_equals_trls(tiny_folder: Path, tmp_path: Path, margin: 
     args = RewardConfig(
         output_dir=str(tmp_path),
         bf16=False,
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
         use_cpu=True,
         report_to=[],
         center_rewards_coefficient=0.01,

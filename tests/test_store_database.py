@@ -109,8 +109,8 @@ def _killed_while_writing(process: subprocess.Popen[str], after: int, delay_s: f
     lines = [process.stdout.readline() for _ in range(after)]
     time.sleep(delay_s)
     os.kill(process.pid, signal.SIGKILL)
-    rest = process.stdout.read()
-    process.wait(timeout=60)
+    with process:  # its output is closed, too
+        rest = process.stdout.read()
     return [line.strip() for line in [*lines, *rest.splitlines(keepends=True)] if line.endswith("\n")]
 
 

@@ -219,8 +219,8 @@ def test_a_killed_writer_leaves_the_last_good_state(team: Workspace) -> None:
     assert process.stdout is not None
     said = [process.stdout.readline() for _ in range(5)]
     os.kill(process.pid, signal.SIGKILL)
-    said += process.stdout.read().splitlines(keepends=True)
-    process.wait(timeout=60)
+    with process:  # its output is closed, too
+        said += process.stdout.read().splitlines(keepends=True)
     n_said = len([line for line in said if line.endswith("\n")])
     with team.write() as write:  # waits for the server to notice that the writer is gone
         write.audit("after", "the crash")

@@ -249,7 +249,7 @@ def _trainer(
         data_seed=settings.seed,
         max_length=None,
         bf16=False,
-        gradient_checkpointing=settings.gradient_checkpointing,
+        activation_checkpointing=settings.gradient_checkpointing,
         disable_dropout=settings.lora_dropout == 0,
         use_cpu=material.place.device == "cpu",
         logging_steps=settings.log_steps,
