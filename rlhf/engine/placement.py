@@ -6,6 +6,7 @@ without bfloat16 instructions emulate it and a training step takes minutes.
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -42,7 +43,7 @@ def choose(device: str = "auto", dtype: str = "auto") -> Placement:
         raise BadUsage(f"device '{device}' is unknown", fix="use auto, cpu, cuda or cuda:N")
     if dtype not in ("auto", "float32", "bfloat16"):
         raise BadUsage(f"dtype '{dtype}' is unknown", fix="use auto, float32 or bfloat16")
-    has_cuda = torch.cuda.is_available()
+    has_cuda = torch.cuda.is_available() and not (device == "auto" and wants_cpu(device))
     if device.startswith("cuda") and not has_cuda:
         raise BadUsage("no CUDA device is visible", fix="use device=cpu, or run where a GPU is")
     if device == "auto":
@@ -60,6 +61,13 @@ def choose(device: str = "auto", dtype: str = "auto") -> Placement:
     chosen = "bfloat16" if speedup >= _PAYS else "float32"
     return Placement(
         device, chosen, f"cpu ({reason}), {chosen} (bfloat16 measured {speedup:.1f} times as fast as float32)"
+    )
+
+
+def wants_cpu(device: str) -> bool:
+    """Whether the CPU is asked for, by the setting or by `accelerate launch --cpu` (which PartialState itself doesn't read)."""
+    return device == "cpu" or (
+        device == "auto" and os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes")
     )
 
 

@@ -1,4 +1,4 @@
-"""Reward models: a causal base, a LoRA and a score head, as one classification model whose forward takes explicit ends.
+"""Reward models: a classifier over a causal base, a LoRA and a trained score head.
 
 `fresh` makes one to train, `load` reads a version's folder onto a base and checks that every tensor found its place (PEFT
 loads nothing and says nothing when keys differ). The head is float32 whatever the body's dtype: a bfloat16 head rounds
@@ -15,55 +15,12 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, TaskType, get_peft_model
 from peft.tuners.tuners_utils import BaseTunerLayer
-from transformers import AutoConfig, AutoModelForSequenceClassification
-from transformers.modeling_outputs import SequenceClassifierOutputWithPast
+from transformers.pytorch_utils import Conv1D
 
-from rlhf.engine import packing
 from rlhf.engine.bases import Base
+from rlhf.engine.classifiers import classifier
 from rlhf.engine.placement import Placement
-from rlhf.engine.quiet import quiet_loading
 from rlhf.errors import BadInput
-
-
-class ScoresAtEnds:
-    """Mixed into a `...ForSequenceClassification` class: with `ends`, logits are the scores there, in float32.
-
-    It is the model's own forward, so DDP's and FSDP's hooks fire and a PEFT model passes through it. Without `ends` the
-    stock forward answers, pad search and all.
-    """
-
-    def forward(
-        self,
-        input_ids: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        position_ids: torch.Tensor | None = None,
-        ends: torch.Tensor | None = None,
-        packing: packing.Packing | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """ends: (R,) positions in a packed row (1, T), or one a row in a padded batch (R, T). Gives logits (R, 1)."""
-        if ends is None:
-            return super().forward(  # type: ignore[misc]
-                input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs
-            )
-        if packing is not None:
-            kwargs["packing"] = packing
-        kwargs.pop("labels", None)
-        kwargs["use_cache"] = False
-        body = getattr(self, self.base_model_prefix)  # type: ignore[attr-defined]
-        with lora_in_body_dtype(self.dtype, ends.device.type):  # type: ignore[attr-defined]
-            hidden = body(
-                input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs
-            ).last_hidden_state
-        rows = torch.zeros_like(ends) if packing is not None else torch.arange(len(ends), device=ends.device)
-        states = hidden[rows, ends].float()  # (R, hidden)
-        with torch.autocast(states.device.type, enabled=False):
-            return SequenceClassifierOutputWithPast(logits=self.score(states))  # type: ignore[attr-defined]
-
-
-def lora_in_body_dtype(dtype: torch.dtype, device_type: str) -> Any:
-    """Autocast for a bfloat16 body: the float32 LoRA weights are cast (they are small), not the activations (they are not)."""
-    return torch.autocast(device_type, dtype=dtype, enabled=dtype == torch.bfloat16)
 
 
 def _leave_inputs(model: PeftModel) -> PeftModel:
@@ -84,35 +41,6 @@ class LoraShape:
     dropout: float
     top_layers: int
     target_modules: str | Sequence[str] = "all-linear"
-
-
-def classifier(base: Base, placement: Placement, *, seed: int) -> Any:
-    """The base with a fresh float32 score head (one label), frozen, on its device, with packed attention where it can."""
-    packing.register()
-    config = AutoConfig.from_pretrained(base.folder, num_labels=1, trust_remote_code=False)
-    with torch.random.fork_rng(devices=[]), quiet_loading():
-        torch.manual_seed(seed)
-        model = AutoModelForSequenceClassification.from_pretrained(
-            base.folder, config=config, dtype=placement.torch_dtype, trust_remote_code=False, attn_implementation="sdpa"
-        )
-        head = model.score
-        torch.nn.init.normal_(head.weight.data, std=1.0 / (head.weight.shape[1] + 1))
-    model.score.float()
-    model.__class__ = type(f"Scoring{type(model).__name__}", (ScoresAtEnds, type(model)), {})
-    model.config.pad_token_id = base.tokenizer().pad_token_id
-    model.to(placement.device)
-    if can_pack(model):
-        model.set_attn_implementation(packing.NAME)
-    return model.requires_grad_(False)
-
-
-def can_pack(model: Any) -> bool:
-    """Whether the model's attention goes through transformers' interface, with full attention in every layer."""
-    config = model.config
-    layers = getattr(config, "layer_types", None) or []
-    sliding = any(kind != "full_attention" for kind in layers) if layers else getattr(config, "sliding_window", None)
-    softcap = getattr(config, "attn_logit_softcapping", None)
-    return bool(getattr(model, "_supports_attention_backend", False)) and not sliding and not softcap
 
 
 def fresh(base: Base, placement: Placement, shape: LoraShape, *, seed: int) -> PeftModel:
@@ -139,14 +67,16 @@ def fresh(base: Base, placement: Placement, shape: LoraShape, *, seed: int) -> P
 def linear_names(model: Any) -> list[str]:
     """Last names of the linear layers inside the decoder; `all-linear` itself would take the score head for one (and freeze it)."""
     body = getattr(model, model.base_model_prefix)
-    return sorted(
-        {name.rsplit(".", 1)[-1] for name, module in body.named_modules() if isinstance(module, torch.nn.Linear)}
-    )
+    kinds = (torch.nn.Linear, Conv1D)  # not their subclasses: a router that is a Linear gives more than one tensor
+    return sorted({name.rsplit(".", 1)[-1] for name, module in body.named_modules() if type(module) in kinds})
 
 
-def load(folder: Path, base: Base, placement: Placement, *, trainable: bool = False) -> PeftModel:
-    """The reward model of a version's folder on a fresh base. Raises BadInput where a tensor did not find its place."""
-    model = classifier(base, placement, seed=0)
+def load(folder: Path, base: Base, placement: Placement, *, trainable: bool = False, seed: int = 0) -> PeftModel:
+    """The reward model of a version's folder on a fresh base. Raises BadInput where a tensor did not find its place.
+
+    seed: of the head that the folder's replaces; with another one than in training, a lost head can't look right.
+    """
+    model = classifier(base, placement, seed=seed)
     try:
         loaded = _leave_inputs(PeftModel.from_pretrained(model, str(folder), is_trainable=trainable))
     except (RuntimeError, ValueError) as error:  # shapes of another base, or layers that it doesn't have
@@ -167,11 +97,34 @@ def _check_loaded(model: PeftModel, folder: Path) -> None:
     saved = load_file(folder / "adapter_model.safetensors")
     live = get_peft_model_state_dict(model)
     missing = sorted(saved.keys() ^ live.keys())
-    wrong = [
-        name for name in saved.keys() & live.keys() if not torch.equal(saved[name].to(live[name]), live[name].cpu())
-    ]
+    wrong = [n for n in saved.keys() & live.keys() if not torch.equal(saved[n].to(live[n].dtype), live[n].cpu())]
     if missing or wrong:
         raise BadInput(
             f"adapter in {folder.name} doesn't fit the base: {', '.join((missing + wrong)[:3])}",
             fix="use the base that it was trained on, saved for a ...ForSequenceClassification model",
         )
+
+
+def lost_in(trained: PeftModel, reloaded: PeftModel) -> list[str]:
+    """Names of trained parameters that the reloaded model lacks or has otherwise, read off the modules without PEFT's help."""
+    there = dict(reloaded.named_parameters())
+    return [
+        name
+        for name, parameter in trained.named_parameters()
+        if parameter.requires_grad
+        and (name not in there or not torch.equal(parameter.detach().cpu(), there[name].detach().cpu()))
+    ]
+
+
+def widen(trained: PeftModel, base: Base) -> PeftModel:
+    """Give a trained model's frozen body the base's float32 weights, on the CPU; LoRA and head stay the objects they are."""
+    body = dict(classifier(base, Placement("cpu", "float32", "widened"), seed=0).named_parameters())
+    model = trained.cpu().get_base_model()
+    for name, parameter in model.named_parameters():
+        plain = name.replace(".base_layer.", ".")
+        if plain in body and not plain.startswith("score"):
+            parameter.data = body[plain].data
+    for module in trained.modules():
+        if isinstance(module, BaseTunerLayer):
+            module.cast_input_dtype_enabled = True
+    return trained

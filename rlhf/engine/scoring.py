@@ -18,7 +18,10 @@ def scores_of(model: Any, groups: Sequence[Group]) -> torch.Tensor:
     """Scores (R,) in float32 of all replies of the groups, in order, from one forward. Keeps gradients if they are on."""
     device = next(model.parameters()).device
     if attention_of(model) == NAME:
-        return model(**pack(groups, device).arguments()).logits.squeeze(-1)
+        batch = pack(groups, device)
+        scores = model(**batch.arguments()).logits.squeeze(-1)
+        assert batch.packing.calls[0], "the model dropped the packing on the way: its replies would see each other"
+        return scores
     sequences = [[*group.prefix, *reply] for group in groups for reply in group.replies]
     return model(**pad_rows(sequences, model.config.pad_token_id or 0, device)).logits.squeeze(-1)
 

@@ -46,19 +46,6 @@ def probe_scores(model: Any, base: Base) -> tuple[float, ...]:
     return tuple(scores[0] for scores in scoring.score(model, groups, token_budget=1))
 
 
-def scores_in_memory(trained: Any, base: Base) -> tuple[float, ...]:
-    """Probe scores of the trained tensors as they are in memory, on a float32 body."""
-    from peft import get_peft_model_state_dict, set_peft_model_state_dict
-    from peft.mapping_func import get_peft_model
-
-    body = rewards.classifier(base, FLOAT32, seed=0)
-    config = trained.peft_config["default"]
-    twin = get_peft_model(body, config)
-    tensors = {name: tensor.detach().float().cpu() for name, tensor in get_peft_model_state_dict(trained).items()}
-    set_peft_model_state_dict(twin, tensors)
-    return probe_scores(twin, base)
-
-
-def scores_from_disk(folder: Path, base: Base) -> tuple[float, ...]:
-    """Probe scores of the folder, loaded on a fresh float32 base."""
-    return probe_scores(rewards.load(folder, base, FLOAT32), base)
+def scores_from_disk(folder: Path, base: Base, *, seed: int = 1) -> tuple[float, ...]:
+    """Probe scores of the folder, loaded on a fresh float32 base. seed: see `rewards.load`."""
+    return probe_scores(rewards.load(folder, base, FLOAT32, seed=seed), base)

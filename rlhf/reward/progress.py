@@ -12,6 +12,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
 from tqdm import tqdm
 from transformers import TrainerCallback
 
@@ -60,6 +63,7 @@ class MetricsFile(TrainerCallback):
         self.n_pairs, self.pairs_per_step = n_pairs, pairs_per_step
         self.seconds = 0.0
         self.pairs_done = 0
+        self.steps_done = 0
         self.started = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -72,6 +76,7 @@ class MetricsFile(TrainerCallback):
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.seconds += time.perf_counter() - self.started
+        self.steps_done = state.global_step
         is_last_of_epoch = state.global_step % self.steps_an_epoch == 0
         remainder = self.n_pairs % self.pairs_per_step
         self.pairs_done += remainder if is_last_of_epoch and remainder else self.pairs_per_step
@@ -124,6 +129,10 @@ class StopAtSignal(TrainerCallback):
         print("\nstopping after this step; a checkpoint is kept (again = at once)", file=sys.stderr, flush=True)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        processes = PartialState()
+        if processes.num_processes > 1:  # the signal reaches them at different steps; they stop at the same one
+            asked = torch.tensor([int(self.asked)], device=processes.device)
+            self.asked = bool(reduce(asked, "sum").item())
         if self.asked and state.global_step < state.max_steps:
             control.should_save = True
             control.should_training_stop = True

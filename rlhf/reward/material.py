@@ -1,0 +1,75 @@
+"""What a training reads: opened, rendered and checked before a run is started or a line is written."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
+
+from rlhf import registry, snapshots
+from rlhf.engine import bases, placement
+from rlhf.engine.rendering import Renderer
+from rlhf.errors import BadInput, BadUsage
+from rlhf.reward.rows import RowCounts, TrainRow, training_rows
+from rlhf.reward.settings import RewardSettings
+from rlhf.store import Workspace
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """Everything that a training reads, opened and checked before a run is started."""
+
+    settings: RewardSettings
+    snapshot: snapshots.Snapshot
+    base: bases.Base
+    parent: registry.OpenVersion | None
+    place: placement.Placement
+    rows: list[TrainRow]
+    counts: RowCounts
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes two runs the same run for `--resume`: the settings, and the content that their names meant."""
+        return {
+            **self.settings.model_dump(mode="json"),
+            "snapshot_digest": self.snapshot.digest,
+            "base_digest": self.base.digest,
+            "parent": self.parent.ref.digest if self.parent else None,
+        }
+
+
+def open_material(workspace: Workspace, settings: RewardSettings, n_processes: int, say: Say) -> Material:
+    """Open what the settings name and render the train side. Raises before anything is started or written."""
+    if settings.snapshot == "" or settings.base == "":
+        raise BadUsage("snapshot and base must be named", fix="give --snapshot NAME and --base NAME")
+    registry.check_name(settings.name)
+    snapshot = snapshots.open_snapshot(workspace, settings.snapshot)
+    base = bases.get(workspace, settings.base)
+    parent = None
+    if settings.from_version:
+        parent = registry.open_version(workspace, registry.resolve(workspace, settings.from_version, role="reward"))
+        if parent.manifest["base"]["digest"] != base.digest:
+            raise BadInput(
+                f"{settings.from_version} stands on another base than {base.name}", fix="train it on its own base"
+            )
+    renderer = Renderer(base.tokenizer(), settings.max_length)
+    rows, counts = training_rows(snapshot.rows("train"), renderer, settings.labels, settings.margin)
+    say(
+        f"{snapshot.ref}: {counts.pairs} train pairs; {counts.trained_on} trained on, {counts.too_long} too long, "
+        f"{counts.undecided} undecided; {counts.ties} ties, {counts.shortened} without their oldest turns"
+    )
+    if not rows:
+        raise BadInput(
+            f"{snapshot.ref} has no pair to train on: {counts.as_json()}",
+            fix="raise max_length, or cut another snapshot",
+        )
+    chosen = [placement.choose(settings.device, settings.dtype)]
+    if n_processes > 1:
+        broadcast_object_list(chosen)  # near the threshold two processes could measure themselves into two types
+    place = chosen[0]
+    say(f"device and type: {place.why}")
+    return Material(settings, snapshot, base, parent, place, rows, counts)

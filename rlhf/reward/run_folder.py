@@ -1,0 +1,95 @@
+"""A training's run: started or found again, held by one process, and how it ended.
+
+A killed process leaves its run `running` and its lock free; `--resume` with the same settings goes on in the same folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+
+from rlhf import config
+from rlhf.errors import Conflict, Interrupted, NotFound, RlhfError
+from rlhf.ids import digest_of
+from rlhf.reward.material import Material
+from rlhf.store import Workspace, runs
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run's id and its folder."""
+
+    id: str
+    folder: Path
+
+
+def run_of(workspace: Workspace, material: Material, resume: bool, state: PartialState) -> Run:
+    """Start a run, or find the one to go on with; the first process decides, the others are told."""
+    found: list[Any] = [None]
+    if state.is_main_process:
+        try:
+            found = [_resumable(workspace, material) if resume else _started(workspace, material)]
+        except RlhfError as error:
+            found = [error]
+    if state.num_processes > 1:
+        broadcast_object_list(found)
+    if isinstance(found[0], RlhfError):
+        raise found[0]
+    run_id, folder = found[0]
+    return Run(run_id, workspace.root / folder)
+
+
+def _started(workspace: Workspace, material: Material) -> tuple[str, str]:
+    run_id = runs.start(workspace, "reward", material.settings.name, None, material.identity)
+    folder = workspace.root / "runs" / run_id
+    settings = material.settings
+    command = f"rlhf reward train {settings.name} --config runs/{folder.name}/config.yaml"
+    (folder / "config.yaml").write_text(config.to_yaml(settings, command=command), "utf-8")
+    return run_id, f"runs/{run_id}"
+
+
+def _resumable(workspace: Workspace, material: Material) -> tuple[str, str]:
+    found = runs.latest(workspace, "reward", material.settings.name, digest_of(material.identity))
+    if found is None:
+        raise NotFound(
+            f"no run of '{material.settings.name}' with these settings to go on with",
+            fix="give the interrupted run's own settings (its config.yaml), or leave --resume out",
+        )
+    if found.state == "done":
+        raise Conflict(
+            f"run {found.id} is done: it published {(found.version_digest or '')[:12]}",
+            fix="leave --resume out to train anew",
+        )
+    return found.id, found.folder
+
+
+@contextlib.contextmanager
+def in_charge(workspace: Workspace, run: Run, state: PartialState) -> Iterator[None]:
+    """Hold the run's lock and record how it ends. A killed process leaves it `running`, and its lock free."""
+    if not state.is_main_process:
+        yield
+        return
+    with open(run.folder / "lock", "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(f"run {run.id} is being trained by another process", fix="wait for it, or stop it") from None
+        try:
+            yield
+        except (Interrupted, KeyboardInterrupt) as stop:
+            runs.finish(workspace, run.id, "interrupted", error=str(stop))
+            if isinstance(stop, KeyboardInterrupt):
+                raise Interrupted(
+                    "stopped at once", fix="go on from the last checkpoint with the same command and --resume"
+                ) from None
+            raise
+        except BaseException as error:
+            runs.finish(workspace, run.id, "failed", error=f"{type(error).__name__}: {error}")
+            raise
