@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import shutil
 import sys
 import warnings
 from collections.abc import Callable
@@ -168,6 +169,8 @@ def as_refusal(error: BaseException) -> RlhfError:
             OperationalError,
         ):  # other subclasses are our own mistakes
             return explain(error)
+    if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):  # of a whole folder's files
+        return RlhfError(str(error.args[0][0][-1]), fix="check the path, the permissions and the free space")
     if isinstance(error, OSError) and error.strerror:
         where = f" ({error.filename})" if error.filename else ""
         return RlhfError(f"{error.strerror}{where}", fix="check the path, the permissions and the free space")
