@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -12,6 +16,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["RLHF_SQLITE_SYNC"] = "normal"  # a test survives no power cut
 
+from command_line import CommandLine, copy_of, make_trained
+
+from rlhf import cli
 from rlhf.store import Workspace
 
 PROJECT = Path(__file__).parent.parent
@@ -58,3 +65,31 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server = server_package.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
     yield server.get_uri()
     server.cleanup()
+
+
+@pytest.fixture
+def rlhf(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trained_root: Path
+) -> CommandLine:
+    """The command line on a copy of the trained workspace."""
+    return CommandLine(copy_of(trained_root, tmp_path / "ws"), capsys, monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def trained_root(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """A workspace in which the main job was done once, on the tiny base. Copy it; never write to it."""
+    root = tmp_path_factory.mktemp("trained") / "ws"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RLHF_ACTOR", "tester")
+
+        def call(*words: object) -> dict[str, object]:
+            out = io.StringIO()
+            patch.setattr(sys, "argv", ["rlhf", *map(str, words), "--workspace", str(root), "--json"])
+            with redirect_stdout(out), redirect_stderr(io.StringIO()) as err, pytest.raises(SystemExit) as stop:
+                cli.main()
+            assert not stop.value.code, (out.getvalue(), err.getvalue())
+            answer: dict[str, object] = json.loads(out.getvalue())
+            return answer
+
+        make_trained(root, tiny_folder, call)
+    return root
