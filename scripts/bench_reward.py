@@ -127,7 +127,7 @@ def material(words: argparse.Namespace) -> tuple[Any, list[Any]]:
         rows = [SnapshotRow(p, (Judgement(p.id, "a", "demo"),), "train", ("demo",), p.id) for p in demo.demo_pairs()]
     taken, _ = training_rows(rows, Renderer(base.tokenizer(), 1024), "majority", 0.0)
     wanted = (words.steps + 1) * STEP
-    return base, taken[:: len(taken) // wanted][:wanted]
+    return base, taken[:: max(1, len(taken) // wanted)][:wanted]
 
 
 def arguments(words: argparse.Namespace, folder: str, **more: Any) -> Any:

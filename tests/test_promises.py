@@ -1,7 +1,8 @@
 """The promises whose test isn't at home in one room's file. The others, by number:
 
 1 test_reward_train::test_head_survives…    2 test_reward_train::test_one_scorer…      3 test_engine_packing::test_packed_equals…
-7 test_registry_aliases::test_rollback_is_one_append      8 test_registry_versions, test_snapshots_opening::test_nothing_published_changes…
+7 test_registry_aliases::test_rollback_is_one_append
+8 test_registry_versions, test_snapshots_opening::test_nothing_published_changes…
 10 test_reward_train::test_resumed_equals_uninterrupted   11 test_reward_train, test_store_database::test_a_crash_leaves…
 12 test_reward_loss (ours = TRL), test_reward_train::test_two_processes_equal_one, test_store_postgres, test_store_s3
 """
@@ -12,8 +13,8 @@ import json
 from pathlib import Path
 
 import pytest
-
 from preferences import write_polite
+
 from rlhf import evaluation, feedback, registry, reward, snapshots
 from rlhf.errors import BadInput, Damaged, NotFound, RlhfError
 from rlhf.registry import aliases
@@ -82,10 +83,10 @@ def test_no_silent_base_for_a_broken_version(workspace: Workspace, trained: rewa
     weights = folder / "adapter_model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes(whole[:-4] + b"\x00\x00\x00\x01")
-    with pytest.raises(Damaged, match="adapter_model.safetensors"):
+    with pytest.raises(Damaged, match=r"adapter_model\.safetensors"):
         open_reward(workspace, "polite@champion")
     weights.unlink()
-    with pytest.raises(Damaged, match="adapter_model.safetensors"):
+    with pytest.raises(Damaged, match=r"adapter_model\.safetensors"):
         open_reward(workspace, "polite@champion")
 
 

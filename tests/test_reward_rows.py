@@ -80,7 +80,7 @@ def test_oldest_turns_go_first_and_the_last_user_turn_stays() -> None:
 
 
 def test_a_reply_is_never_cut(tiny_folder: Path) -> None:
-    assert renderer(tiny_folder, 100).pair(Pair.of([Message("user", "hi")], "short", "long " * 60)) is None
+    assert renderer(tiny_folder, 100).pair(Pair.of([Message("user", "hi")], "short", "long " * 60)) == "too_long"
 
 
 @given(st.lists(st.integers(0, 3), min_size=1), st.lists(st.integers(0, 3), min_size=1))

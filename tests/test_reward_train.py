@@ -237,6 +237,7 @@ def test_two_processes_equal_one(ready: Workspace) -> None:
     process = start_training(ready, "name=two", "epochs=1", launcher=launcher)
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
+    assert "starting the 2 processes that were asked for" in err
     two = registry.resolve(ready, json.loads(out.strip().splitlines()[-1])["version"])
     expected = weights(ready, one.version)
     for name, tensor in weights(ready, two).items():

@@ -200,6 +200,7 @@ def _add(workspace: Workspace, name: str, source: Path, origin: Mapping[str, Any
     _check_name(name)
     config, weights = _checked(source)
     tokenizer_digest, template_digest = _tokenizer_digests(source)
+    _check_template(source)
     kept = {k: v for k, v in config.items() if k not in _VOLATILE}
     digest = digest_of({"config": kept, "tensors": tensors_digest(weights)})
     details = {
@@ -268,6 +269,22 @@ def _checked(folder: Path) -> tuple[dict[str, Any], list[Path]]:
     if not any((folder / name).exists() for name in ("tokenizer.json", "tokenizer.model")):
         raise BadInput(f"{folder} has no tokenizer", fix="save the tokenizer beside the model")
     return config, weights
+
+
+def _check_template(folder: Path) -> None:
+    """Render a reply and look for it: some templates leave assistant turns out, and would have something else scored."""
+    from transformers import AutoTokenizer
+
+    canary = "canary reply 7291"
+    chat = [{"role": "user", "content": "Say something."}, {"role": "assistant", "content": canary}]
+    try:
+        rendered = AutoTokenizer.from_pretrained(folder).apply_chat_template(chat, tokenize=False)
+    except Exception as error:  # jinja's own errors, and whatever a tokenizer's loader raises
+        raise BadInput(
+            f"{folder} has a chat template that can't render a reply: {error}", fix="mend the template"
+        ) from None
+    if canary not in rendered:
+        raise BadInput(f"{folder} has a chat template that leaves replies out", fix="use a template that renders them")
 
 
 def _tokenizer_digests(folder: Path) -> tuple[str, str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from rlhf.errors import BadInput
 from rlhf.records import Message, Pair, SnapshotRow
@@ -39,6 +39,10 @@ class RenderedPair:
         return len(self.prefix) + max(len(self.a), len(self.b))
 
 
+# Why a reply or a pair can't be scored: longer than the limit; the template refuses its turns; both renderings are the same.
+Unrendered = Literal["too_long", "refused", "same"]
+
+
 class Renderer:
     """Renders chats with one tokenizer and one length limit (tokens a full rendering may have)."""
 
@@ -57,21 +61,32 @@ class Renderer:
             ) from None
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    def reply(self, prompt: Sequence[Message], reply: str) -> tuple[list[int], int] | None:
-        """Token ids of prompt + reply and how many turns were dropped; None = too long."""
+    def reply(self, prompt: Sequence[Message], reply: str) -> tuple[list[int], int] | Unrendered:
+        """Token ids of prompt + reply and how many turns were dropped, or why there are none."""
         for kept, n_dropped in shortened(prompt):
-            ids = self.ids((*kept, Message("assistant", reply)))
+            try:
+                ids = self.ids((*kept, Message("assistant", reply)))
+            except BadInput:
+                return "refused"
             if len(ids) <= self.max_length:
                 return ids, n_dropped
-        return None
+        return "too_long"
 
-    def pair(self, pair: Pair) -> RenderedPair | None:
-        """Both replies after the same, equally shortened prompt; None = too long."""
+    def pair(self, pair: Pair) -> RenderedPair | Unrendered:
+        """Both replies after the same, equally shortened prompt, or why they can't be compared.
+
+        A template may strip what two replies differ in (space at the end, a thinking part): then there is nothing to learn.
+        """
         for kept, n_dropped in shortened(pair.prompt):
-            a, b = (self.ids((*kept, Message("assistant", reply))) for reply in (pair.reply_a, pair.reply_b))
+            try:
+                a, b = (self.ids((*kept, Message("assistant", reply))) for reply in (pair.reply_a, pair.reply_b))
+            except BadInput:
+                return "refused"
+            if a == b:
+                return "same"
             if max(len(a), len(b)) <= self.max_length:
                 return split_at_common_prefix(a, b, n_dropped)
-        return None
+        return "too_long"
 
 
 def split_at_common_prefix(a: Sequence[int], b: Sequence[int], n_dropped: int = 0) -> RenderedPair:
@@ -102,6 +117,6 @@ def token_counter(workspace: Workspace, base_name: str) -> Callable[[SnapshotRow
 
     def count(row: SnapshotRow) -> int:
         rendered = renderer.pair(row.pair)
-        return rendered.longest if rendered else 0
+        return rendered.longest if isinstance(rendered, RenderedPair) else 0
 
     return count

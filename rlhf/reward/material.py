@@ -56,11 +56,16 @@ def open_material(workspace: Workspace, settings: RewardSettings, n_processes: i
             raise BadInput(
                 f"{settings.from_version} stands on another base than {base.name}", fix="train it on its own base"
             )
+        kept = ("lora_r", "lora_alpha", "lora_dropout", "top_layers")  # the adapter's shape is its parent's
+        settings = settings.model_copy(
+            update={key: parent.manifest["settings"][key] for key in kept if key in parent.manifest["settings"]}
+        )
     renderer = Renderer(base.tokenizer(), settings.max_length)
     rows, counts = training_rows(snapshot.rows("train"), renderer, settings.labels, settings.margin)
     say(
         f"{snapshot.ref}: {counts.pairs} train pairs; {counts.trained_on} trained on, {counts.too_long} too long, "
-        f"{counts.undecided} undecided; {counts.ties} ties, {counts.shortened} without their oldest turns"
+        f"{counts.refused} refused by the chat template, {counts.same} rendered alike, {counts.undecided} undecided; "
+        f"{counts.ties} ties, {counts.shortened} without their oldest turns"
     )
     if not rows:
         raise BadInput(

@@ -70,6 +70,10 @@ class MetricsFile(TrainerCallback):
         if state.is_world_process_zero and self.path.exists():
             kept = [line for line in self.path.read_text("utf-8").splitlines() if _step_of(line) <= state.global_step]
             self.path.write_text("".join(line + "\n" for line in kept), "utf-8")
+            if kept:  # a resumed run's speed is over both of its parts
+                last = json.loads(kept[-1])
+                self.seconds, self.pairs_done = last["seconds"], last["pairs"]
+        self.steps_done = state.global_step
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         self.started = time.perf_counter()
@@ -97,6 +101,8 @@ class MetricsFile(TrainerCallback):
                     k: logs[k] for k in ("accuracy", "margin", "mean_reward", "grad_norm", "learning_rate") if k in logs
                 },
                 "pairs_per_s": self.pairs_per_s,
+                "seconds": self.seconds,
+                "pairs": self.pairs_done,
             }
             with open(self.path, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")

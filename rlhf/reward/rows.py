@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 from rlhf.engine.packing import Group
-from rlhf.engine.rendering import Renderer
+from rlhf.engine.rendering import RenderedPair, Renderer
 from rlhf.records import SnapshotRow
 from rlhf.reward.targets import strength_of, target_of
 
@@ -30,16 +30,27 @@ class TrainRow:
 
     @property
     def n_tokens(self) -> int:
+        """Tokens in a packed row."""
         return len(self.prefix) + len(self.chosen) + len(self.rejected)
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longer full rendering."""
+        return len(self.prefix) + max(len(self.chosen), len(self.rejected))
 
 
 @dataclass(frozen=True, slots=True)
 class RowCounts:
-    """What became of the side's pairs: trained on + too_long + undecided = pairs."""
+    """What became of the side's pairs: trained_on + too_long + refused + same + undecided = pairs.
+
+    refused: the chat template doesn't take the turns. same: it renders both replies alike.
+    """
 
     pairs: int
     trained_on: int
     too_long: int
+    refused: int
+    same: int
     undecided: int
     ties: int
     shortened: int  # among those trained on: pairs whose oldest turns were dropped
@@ -53,15 +64,16 @@ def training_rows(
 ) -> tuple[list[TrainRow], RowCounts]:
     """Rows that can train, in the snapshot's order, and the count of all."""
     taken: list[TrainRow] = []
-    n = dict.fromkeys(("pairs", "too_long", "undecided", "ties", "shortened"), 0)
+    n = dict.fromkeys(("pairs", "too_long", "refused", "same", "undecided", "ties", "shortened"), 0)
     for row in rows:
         n["pairs"] += 1
         p_a = target_of(row.judgements, labels)
-        rendered = renderer.pair(row.pair) if p_a is not None else None
         if p_a is None:
             n["undecided"] += 1
-        elif rendered is None:
-            n["too_long"] += 1
+            continue
+        rendered = renderer.pair(row.pair)
+        if not isinstance(rendered, RenderedPair):
+            n[rendered] += 1
         else:
             a_first = p_a >= 0.5
             chosen, rejected = (rendered.a, rendered.b) if a_first else (rendered.b, rendered.a)
@@ -73,14 +85,19 @@ def training_rows(
     return taken, RowCounts(trained_on=len(taken), **n)
 
 
-def micro_batches(rows: Sequence[TrainRow], token_budget: int) -> list[list[TrainRow]]:
-    """The rows cut, in order, where the next one would pass the budget; a longer row goes alone."""
+def micro_batches(rows: Sequence[TrainRow], token_budget: int, *, padded: bool = False) -> list[list[TrainRow]]:
+    """The rows cut where the next one would pass the budget; a longer row goes alone.
+
+    padded: rows of like length come together (the step's sum doesn't depend on their order), and the padding counts.
+    """
     cut: list[list[TrainRow]] = []
-    total = 0
-    for row in rows:
-        if not cut or total + row.n_tokens > token_budget:
+    widest = total = 0
+    for row in sorted(rows, key=lambda row: row.longest) if padded else rows:
+        widest = max(widest, row.longest)
+        wanted = 2 * (len(cut[-1]) + 1) * widest if cut and padded else total + row.n_tokens
+        if not cut or wanted > token_budget:
             cut.append([])
-            total = 0
+            widest, total = row.longest, 0
         cut[-1].append(row)
         total += row.n_tokens
     return cut

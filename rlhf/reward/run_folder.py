@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,18 @@ def _resumable(workspace: Workspace, material: Material) -> tuple[str, str]:
             fix="leave --resume out to train anew",
         )
     return found.id, found.folder
+
+
+def keep_placement(run: Run, material: Material, resume: bool) -> Material:
+    """The type that the run began in, written beside it: measured again on another day, `auto` could be another type."""
+    kept = run.folder / "dtype"
+    if resume and kept.exists():
+        dtype = kept.read_text("utf-8").strip()
+        why = f"{material.place.device}, {dtype} as begun"
+        return replace(material, place=replace(material.place, dtype=dtype, why=why))
+    if PartialState().is_main_process:
+        kept.write_text(material.place.dtype + "\n", "utf-8")
+    return material
 
 
 @contextlib.contextmanager

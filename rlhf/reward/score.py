@@ -10,7 +10,7 @@ from rlhf import registry
 from rlhf.engine import bases, rewards, scoring
 from rlhf.engine.packing import Group
 from rlhf.engine.placement import Placement, choose
-from rlhf.engine.rendering import Renderer
+from rlhf.engine.rendering import RenderedPair, Renderer, Unrendered
 from rlhf.errors import BadInput
 from rlhf.records import Message, Pair, VersionRef
 from rlhf.store import Workspace
@@ -21,13 +21,16 @@ _CHUNK = 64
 
 @dataclass(frozen=True, slots=True)
 class PairScore:
-    """Scores of both sides; None = too long to be scored. n_tokens: of the packed row. truncated: oldest turns were dropped."""
+    """Scores of both sides; None = can't be scored, and `unscored` says why. n_tokens: of the packed row.
+
+    truncated: oldest turns were dropped.
+    """
 
     score_a: float | None
     score_b: float | None
     n_tokens: int
-    too_long: bool
     truncated: bool
+    unscored: Unrendered | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,13 +78,13 @@ def score_with(
 ) -> list[PairScore]:
     """`score_pairs` with a model that is loaded already."""
     rendered = [renderer.pair(pair) for pair in pairs]
-    out: list[PairScore] = [PairScore(None, None, 0, True, False)] * len(pairs)
-    fits = [i for i, r in enumerate(rendered) if r is not None]
+    out = [PairScore(None, None, 0, False, r if isinstance(r, str) else None) for r in rendered]
+    fits = [(i, r) for i, r in enumerate(rendered) if isinstance(r, RenderedPair)]
     for start in range(0, len(fits), _CHUNK):
         chunk = fits[start : start + _CHUNK]
-        groups = [Group(r.prefix, (r.a, r.b)) for i in chunk if (r := rendered[i]) is not None]
-        for i, group, (score_a, score_b) in zip(chunk, groups, scoring.score(model, groups), strict=True):
-            out[i] = PairScore(score_a, score_b, group.n_tokens, False, rendered[i].n_dropped_turns > 0)  # type: ignore[union-attr]
+        scores = scoring.score(model, [Group(r.prefix, (r.a, r.b)) for _, r in chunk])
+        for (i, r), (score_a, score_b) in zip(chunk, scores, strict=True):
+            out[i] = PairScore(score_a, score_b, r.n_tokens, r.n_dropped_turns > 0)
         if on_progress:
             on_progress(start + len(chunk), len(fits))
     return out
@@ -90,25 +93,22 @@ def score_with(
 def score_items(
     workspace: Workspace, version: VersionRef | str, items: Sequence[Item], place: Placement | None = None
 ) -> Iterator[Mapping[str, Any]]:
-    """`{"id", "score", "version"}` for each item in order; a reply that is too long has score null and `too_long`."""
+    """`{"id", "score", "version", "digest"}` for each item in order.
+
+    A reply that can't be scored has score null and `unscored`: "too_long", or "refused" by the chat template.
+    """
     reward = open_reward(workspace, version, place)
     for start in range(0, len(items), _CHUNK):
         chunk = items[start : start + _CHUNK]
         rendered = [reward.renderer.reply(item.prompt, item.reply) for item in chunk]
-        groups = [Group((), (tuple(r[0]),)) for r in rendered if r is not None]
+        groups = [Group((), (tuple(r[0]),)) for r in rendered if not isinstance(r, str)]
         scores = iter(scoring.score(reward.model, groups))
         for item, r in zip(chunk, rendered, strict=True):
-            row: dict[str, Any] = {
-                "id": item.id,
-                "score": next(scores)[0] if r is not None else None,
-                "version": str(reward.ref),
-                "digest": reward.ref.digest,
-            }
-            if r is None:
-                row["too_long"] = True
-            elif r[1]:
-                row["dropped_turns"] = r[1]
-            yield row
+            named = {"id": item.id, "version": str(reward.ref), "digest": reward.ref.digest}
+            if isinstance(r, str):
+                yield {**named, "score": None, "unscored": r}
+            else:
+                yield {**named, "score": next(scores)[0], **({"dropped_turns": r[1]} if r[1] else {})}
 
 
 def item_of(record: Any, number: int) -> Item:

@@ -20,6 +20,8 @@ NOT_CONTENT = (
     "report_to",
     "log_steps",
     "test_pairs",
+    "packing",  # packed equals padded
+    "gradient_checkpointing",
 )
 
 

@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader, Sampler
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import RewardConfig, RewardTrainer
 
-from rlhf.engine.scoring import scores_of
+from rlhf.engine.packing import NAME as PACKED
+from rlhf.engine.scoring import attention_of, scores_of
 from rlhf.errors import RlhfError
 from rlhf.ids import chance
 from rlhf.reward.loss import pair_loss
@@ -130,7 +131,7 @@ class PackedRewardTrainer(RewardTrainer):
     def training_step(self, model: Any, inputs: list[TrainRow], num_items_in_batch: Any = None) -> torch.Tensor:
         """One optimiser step's gradients. Returns this process's part of the loss, scaled so that the processes' mean is it."""
         model.train()
-        parts = self._in_step(micro_batches(inputs, self.token_budget))
+        parts = self._in_step(micro_batches(inputs, self.token_budget, padded=attention_of(model) != PACKED))
         total = torch.zeros((), device=self.args.device)
         for i, part in enumerate(parts):
             last = i == len(parts) - 1
@@ -183,12 +184,20 @@ class PackedRewardTrainer(RewardTrainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """A checkpoint counts once its mark is there: a kill in the middle leaves a folder that looks like one."""
         super()._save_checkpoint(model, trial)
+        self.accelerator.wait_for_everyone()  # each process has written its own part
         if self.args.should_save:
             folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            for file in folder.iterdir():
-                with open(file, "rb") as handle:
-                    os.fsync(handle.fileno())
+            for file in folder.rglob("*"):
+                if file.is_file():
+                    with open(file, "rb") as handle:
+                        os.fsync(handle.fileno())
             (folder / WHOLE).touch()
+
+    def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Held-out pairs are measured on a published version, by `rlhf evaluate`, where every figure has its interval."""
+        raise RlhfError(
+            "the trainer doesn't evaluate", fix="publish the version, then: rlhf evaluate NAME@N --snapshot S"
+        )
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """A version's card is the registry's; TRL's would name paths and people in every checkpoint."""

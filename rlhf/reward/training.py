@@ -23,7 +23,7 @@ from rlhf.records import VersionRef
 from rlhf.reward.material import Material, Say, open_material
 from rlhf.reward.progress import MetricsFile, ProgressBar, StopAtSignal
 from rlhf.reward.publication import publish
-from rlhf.reward.run_folder import Run, in_charge, run_of
+from rlhf.reward.run_folder import Run, in_charge, keep_placement, run_of
 from rlhf.reward.settings import RewardSettings
 from rlhf.reward.trainer import PackedRewardTrainer, last_whole_checkpoint
 from rlhf.store import Workspace
@@ -61,6 +61,7 @@ def train(workspace: Workspace, settings: RewardSettings, *, resume: bool = Fals
     say = say if say and state.is_main_process else _silent
     material = open_material(workspace, settings, state.num_processes, say)
     run = run_of(workspace, material, resume, state)
+    material = keep_placement(run, material, resume)
     with in_charge(workspace, run, state):
         trainer, meter, stop = _trainer(material, _model(material), run.folder)
         checkpoint = last_whole_checkpoint(run.folder / "checkpoints") if resume else None
