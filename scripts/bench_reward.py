@@ -138,7 +138,7 @@ def arguments(words: argparse.Namespace, folder: str, **more: Any) -> Any:
         max_steps=words.steps + 1,
         learning_rate=2e-4,
         per_device_train_batch_size=STEP,
-        gradient_checkpointing=False,
+        activation_checkpointing=False,
         use_cpu=True,
         center_rewards_coefficient=0.01,
         max_length=None,

@@ -9,10 +9,13 @@ import shutil
 import signal
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import FAST, REAL, REPLIES, CommandLine, copy_of, state
 from preferences import write_polite
+
+from rlhf import cli
 
 READS = {
     "base list": {"bases"},
@@ -196,6 +199,13 @@ def test_a_missing_workspace_is_made_by_what_brings_something_in_and_by_nothing_
 def test_a_group_alone_is_wrong_usage_that_shows_its_commands(rlhf: CommandLine, words: tuple[str, ...]) -> None:
     answer = rlhf.at(None)(*words)
     assert answer.status == 2 and answer.out == "" and "Commands:" in answer.err
+
+
+def test_the_command_tree_is_the_same_however_often_it_is_built() -> None:
+    def verbs(group: Any) -> int:
+        return len(group.registered_commands) + sum(verbs(g.typer_instance) for g in group.registered_groups)
+
+    assert verbs(cli.build()) == verbs(cli.build())
 
 
 def test_help_is_an_answer(rlhf: CommandLine) -> None:

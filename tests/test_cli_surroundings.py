@@ -58,7 +58,7 @@ def real(root: Path, *words: object, **how: object) -> subprocess.Popen[str]:
 def test_broken_settings_are_refused_and_left_as_they_are(rlhf: CommandLine, broken: str) -> None:
     assert rlhf.root is not None
     (rlhf.root / "workspace.yaml").write_text(BROKEN_YAML[broken], "utf-8")
-    for asked in ("feedback list", "doctor", "init", "feedback import absent.jsonl"):
+    for asked in ("feedback list", "init", "feedback import absent.jsonl"):
         answer = rlhf(*asked.split(), "--json")
         assert answer.status == 1 and "secret" not in answer.out
         assert answer.error["code"] in ("bad_input", "damaged", "refused")
@@ -74,7 +74,7 @@ def test_a_broken_database_is_refused_and_never_begun_anew(rlhf: CommandLine, tm
     if (spoil := BROKEN_DATABASE[broken]) is not None:
         (rlhf.root / "rlhf.db").write_bytes(spoil(whole))
     words = ["feedback", "import", str(write_polite(tmp_path / "polite.jsonl")), "--json"]
-    for asked in (words, *(f"{each} --json".split() for each in EVERY_ROOM)):
+    for asked in (words, *(f"{each} --json".split() for each in EVERY_ROOM if each != "doctor")):
         answer = rlhf(*asked)
         assert answer.status == 1 and "backup" in answer.error["fix"], asked
         assert answer.error["code"] == "damaged"

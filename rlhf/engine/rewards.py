@@ -58,6 +58,9 @@ def fresh(base: Base, placement: Placement, shape: LoraShape, *, seed: int) -> P
         if 0 < shape.top_layers < n_layers
         else None,
         modules_to_save=["score"],
+        fan_in_fan_out=any(
+            isinstance(module, Conv1D) for module in model.modules()
+        ),  # GPT-2 keeps its weights transposed
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
