@@ -26,11 +26,10 @@ AllowHost = Annotated[
 def register(app: typer.Typer) -> None:
     """Hang `web` and `label` into the command tree."""
     verb(app, "web")(web)
-    verb(label_app, "start")(web)
-    verb(label_app, "status")(status)
     app.add_typer(label_app, name="label")
 
 
+@verb(label_app, "start")
 def web(
     run: Run,
     host: Host = "127.0.0.1",
@@ -60,6 +59,7 @@ def web(
     serve(workspace, host, port, overlap=overlap, hosts=allow_host, on_listen=announce)
 
 
+@verb(label_app, "status")
 def status(run: Run, overlap: Overlap = 1) -> None:
     """Answers in force by labeler, and the pairs that still want one."""
     from rlhf import labeling
