@@ -149,7 +149,7 @@ def test_scores_are_one_object_a_line_in_the_order_of_the_file(rlhf: CommandLine
     assert answer.status == 0 and all({"id", "score", "version"} <= row.keys() for row in rows)
     assert [row["id"] for row in rows] == ["x", 3, [1]] and {row["version"] for row in rows} == {"hh@2"}
     assert rows[0]["score"] == pytest.approx(rows[1]["score"], abs=1e-5)  # a text is one turn of the user
-    assert rows[2]["score"] is None and rows[2]["too_long"]
+    assert rows[2]["score"] is None and rows[2]["unscored"] == "too_long"
     assert rlhf("reward", "score", "hh@champion", "-", "--json", stdin=file.read_bytes()).out == answer.out
 
 

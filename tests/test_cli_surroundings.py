@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import sqlite3
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,6 +79,22 @@ def test_a_broken_database_is_refused_and_never_begun_anew(rlhf: CommandLine, tm
         answer = rlhf(*asked)
         assert answer.status == 1 and "backup" in answer.error["fix"], asked
         assert answer.error["code"] == "damaged"
+
+
+def test_a_database_that_breaks_under_way_is_the_database_s_fault(rlhf: CommandLine) -> None:
+    """Not only where the workspace is opened: what is asked later is answered in one line, too."""
+    assert rlhf.root is not None
+    with sqlite3.connect(rlhf.root / "rlhf.db") as connection:
+        (page,) = connection.execute("select rootpage from sqlite_master where name = 'versions'").fetchone()
+        (page_bytes,) = connection.execute("pragma page_size").fetchone()
+        connection.execute("pragma wal_checkpoint(truncate)")
+    connection.close()
+    with open(rlhf.root / "rlhf.db", "r+b") as file:
+        file.seek((page - 1) * page_bytes)
+        file.write(b"\xff" * page_bytes)
+    assert rlhf("base", "list").status == 0  # its page is whole
+    answer = rlhf("adapter", "list", "--json")
+    assert answer.status == 1 and answer.error["code"] == "damaged" and "backup" in answer.error["fix"]
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])

@@ -159,16 +159,11 @@ def as_refusal(error: BaseException) -> RlhfError:
         from rlhf.errors import Interrupted
 
         return Interrupted("interrupted", fix="run the same command again")
-    if type(error).__module__.startswith("sqlalchemy."):
-        from sqlalchemy.exc import DatabaseError, OperationalError
+    if type(error).__module__.startswith("sqlalchemy."):  # the store is loaded, then
+        from rlhf.store.database import refusal_of
 
-        from rlhf.store.database import explain
-
-        if isinstance(error, DatabaseError) and type(error) in (
-            DatabaseError,
-            OperationalError,
-        ):  # other subclasses are our own mistakes
-            return explain(error)
+        if (refusal := refusal_of(error)) is not None:
+            return refusal
     if isinstance(error, shutil.Error) and error.args and isinstance(error.args[0], list):  # of a whole folder's files
         return RlhfError(str(error.args[0][0][-1]), fix="check the path, the permissions and the free space")
     if isinstance(error, OSError) and error.strerror:

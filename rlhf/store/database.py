@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
-from sqlalchemy.exc import DatabaseError
+from sqlalchemy.exc import DatabaseError, OperationalError
 
 from rlhf.errors import Damaged, RlhfError
 
@@ -136,3 +136,10 @@ def explain(error: DatabaseError, url: str = "") -> RlhfError:
     if "malformed" in reason or "not a database" in reason:
         return Damaged(said, fix="restore it from a backup")
     return RlhfError(said, fix="check that it exists, is writable and not full")
+
+
+def refusal_of(error: BaseException) -> RlhfError | None:
+    """A full, locked or broken database in the user's words; None for what is a mistake of ours (a constraint, say)."""
+    if isinstance(error, DatabaseError) and type(error) in (DatabaseError, OperationalError):
+        return explain(error)
+    return None
