@@ -7,6 +7,7 @@ Writes: nothing of its own. Never: holds logic that a notebook couldn't call, im
 from __future__ import annotations
 
 import sys
+from typing import Annotated
 
 import typer
 
@@ -20,12 +21,12 @@ def build() -> typer.Typer:
 
     app = typer.Typer(
         name="rlhf",
-        help="Human feedback in, better model out: preferences train reward adapters behind versions that can be taken back.",
         no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
+    app.callback()(_top)
     system.register(app)
     for name, module in (
         ("base", base),
@@ -41,6 +42,17 @@ def build() -> typer.Typer:
     evaluate.register(app)
     web.register(app)
     return app
+
+
+def _top(
+    version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    """Human feedback in, better model out: preferences train reward adapters behind versions that can be taken back."""
+    if version:
+        from rlhf import __version__
+
+        print(f"rlhf {__version__}")
+        raise typer.Exit
 
 
 def main() -> None:

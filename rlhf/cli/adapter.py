@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -116,7 +117,12 @@ def verify(
     """Check every published file, every version's digest and the audit chain; exits 1 where something is wrong."""
     from rlhf import registry
 
-    found = registry.verify(run.workspace(), version)
+    workspace = run.workspace()
+    found = registry.verify(workspace, version)
+    if version is None:
+        from rlhf.engine import bases
+
+        found = replace(found, problems=(*found.problems, *bases.problems(workspace)))
     for leftover in found.leftovers:
         run.say(f"left by a crash, never published, harmless: {leftover}")
     said = f"{found.files} files and {found.versions} versions are as they were published"

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from rlhf.errors import BadInput, BadUsage, Conflict, NotFound
+from rlhf.errors import BadInput, BadUsage, Conflict, Damaged, NotFound
 from rlhf.ids import canonical_json, digest_file, digest_of, new_id, now_text
-from rlhf.store import Workspace
+from rlhf.registry.locks import hold
+from rlhf.store import Workspace, Write
 from rlhf.store.tables import bases
 from rlhf.store.tensors import tensors_digest
 
@@ -201,8 +202,7 @@ def _add(workspace: Workspace, name: str, source: Path, origin: Mapping[str, Any
     config, weights = _checked(source)
     tokenizer_digest, template_digest = _tokenizer_digests(source)
     _check_template(source)
-    kept = {k: v for k, v in config.items() if k not in _VOLATILE}
-    digest = digest_of({"config": kept, "tensors": tensors_digest(weights)})
+    digest = _content_digest(config, weights)
     details = {
         "architecture": (config.get("architectures") or ["?"])[0],
         "layers": config.get("num_hidden_layers"),
@@ -211,41 +211,91 @@ def _add(workspace: Workspace, name: str, source: Path, origin: Mapping[str, Any
         "tokenizer_digest": tokenizer_digest,
         "template_digest": template_digest,
     }
-    try:
-        there = get(workspace, name)
-    except NotFound:
-        there = None
-    if there is not None:
-        if (there.digest, there.tokenizer_digest, there.template_digest) == (digest, tokenizer_digest, template_digest):
-            return there
-        raise Conflict(
-            f"base '{name}' is another model ({there.digest[:12]}, not {digest[:12]})", fix="choose another name"
-        )
-    target = workspace.root / "bases" / name
-    shutil.rmtree(target, ignore_errors=True)  # left by a crash: a base is there once its row is
-    staged = target.with_name(f".{name}.{new_id()}")
+    (workspace.root / "bases").mkdir(exist_ok=True)
+    staged = workspace.root / "bases" / f".{name}.{new_id()}"
     try:
         staged.mkdir()
         for file in sorted(source.iterdir()):
             if file.name in (*_TOKENIZER_FILES, *_OTHER_FILES) or file in weights:
                 shutil.copy(file, staged / file.name)
-        staged.rename(target)
+        with workspace.write() as write:
+            hold(write, f"bases:{name}")
+            if _is_new(write, name, (digest, tokenizer_digest, template_digest)):
+                target = workspace.root / "bases" / name
+                shutil.rmtree(target, ignore_errors=True)  # left by a crash: a base is there once its row is
+                staged.rename(target)
+                row = {
+                    "name": name,
+                    "digest": digest,
+                    "path": f"bases/{name}",
+                    "actor": write.actor,
+                    "created_at": now_text(),
+                }
+                texts = {"origin": canonical_json(origin).decode(), "details": canonical_json(details).decode()}
+                write.connection.execute(bases.insert().values(**row, **texts))
+                write.audit("base.add", name, {"digest": digest, **origin})
     finally:
         shutil.rmtree(staged, ignore_errors=True)
-    with workspace.write() as write:
-        write.connection.execute(
-            bases.insert().values(
-                name=name,
-                digest=digest,
-                path=f"bases/{name}",
-                origin=canonical_json(origin).decode(),
-                details=canonical_json(details).decode(),
-                actor=write.actor,
-                created_at=now_text(),
-            )
-        )
-        write.audit("base.add", name, {"digest": digest, **origin})
     return get(workspace, name)
+
+
+def _is_new(write: Write, name: str, digests: tuple[str, str, str]) -> bool:
+    """Whether the name is free; raises Conflict where it is another model's."""
+    row = write.connection.execute(select(bases).where(bases.c.name == name)).first()
+    if row is None:
+        return True
+    details = json.loads(row.details)
+    if (row.digest, details["tokenizer_digest"], details["template_digest"]) != digests:
+        raise Conflict(
+            f"base '{name}' is another model ({row.digest[:12]}, not {digests[0][:12]})", fix="choose another name"
+        )
+    return False
+
+
+def _content_digest(config: Mapping[str, Any], weights: list[Path]) -> str:
+    kept = {k: v for k, v in config.items() if k not in _VOLATILE}
+    return digest_of({"config": kept, "tensors": tensors_digest(weights)})
+
+
+def check(workspace: Workspace, base: Base, *, afresh: bool = False) -> None:
+    """Hold a base's files against its digests before it is used. Raises Damaged.
+
+    A second's reading for 500 MB, so that it is done again only where a file's size or time changed since the last check
+    (afresh: in any case).
+    """
+    stamp = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(base.folder.glob("*")) if f.is_file()]
+    seen = workspace.root / "cache" / "bases" / f"{base.digest}.json"
+    if not afresh and seen.exists() and seen.read_text("utf-8") == json.dumps(stamp):
+        return
+    try:
+        config, weights = _checked(base.folder)
+        found = (_content_digest(config, weights), *_tokenizer_digests(base.folder))
+    except (BadInput, OSError) as error:
+        raise Damaged(f"base '{base.name}' is not whole: {error}", fix="add it again under another name") from None
+    for what, ours, theirs in zip(
+        ("weights or configuration", "tokenizer", "chat template"),
+        (base.digest, base.tokenizer_digest, base.template_digest),
+        found,
+        strict=True,
+    ):
+        if ours != theirs:
+            raise Damaged(
+                f"base '{base.name}': its {what} in {base.folder} changed since it was added",
+                fix="restore the files; until then nothing is scored or trained with it",
+            )
+    seen.parent.mkdir(parents=True, exist_ok=True)
+    seen.write_text(json.dumps(stamp), "utf-8")
+
+
+def problems(workspace: Workspace) -> list[str]:
+    """What is wrong with the workspace's bases, each read whole."""
+    said = []
+    for base in list_bases(workspace):
+        try:
+            check(workspace, base, afresh=True)
+        except Damaged as error:
+            said.append(error.message)
+    return said
 
 
 def _checked(folder: Path) -> tuple[dict[str, Any], list[Path]]:

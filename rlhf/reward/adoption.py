@@ -31,6 +31,7 @@ def adopt(workspace: Workspace, folder: Path | str, *, name: str | None = None, 
         return there
     known = found.manifest or {}
     model = _base(workspace, base, known.get("base", {}).get("digest"), found.hidden_size)
+    bases.check(workspace, model)
     scores = probes.scores_from_disk(folder, model)
     draft = registry.VersionDraft(
         role="reward",

@@ -49,6 +49,7 @@ def open_material(workspace: Workspace, settings: RewardSettings, n_processes: i
     registry.check_name(settings.name)
     snapshot = snapshots.open_snapshot(workspace, settings.snapshot)
     base = bases.get(workspace, settings.base)
+    bases.check(workspace, base)
     parent = None
     if settings.from_version:
         parent = registry.open_version(workspace, registry.resolve(workspace, settings.from_version, role="reward"))

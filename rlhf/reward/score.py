@@ -59,6 +59,7 @@ def open_reward(workspace: Workspace, version: VersionRef | str, place: Placemen
     ref = registry.resolve(workspace, version, role="reward") if isinstance(version, str) else version
     opened = registry.open_version(workspace, ref)
     base = bases.by_digest(workspace, opened.manifest["base"]["digest"])
+    bases.check(workspace, base)
     place = place or choose("auto", "float32")
     model = rewards.load(opened.folder, base, place)
     max_length = int(opened.manifest["settings"].get("max_length", 1024))
