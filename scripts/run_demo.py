@@ -80,31 +80,24 @@ def run(out: Path, *, quick: bool) -> None:
     facts = demo.write_preferences(out / "preferences.jsonl", n_pairs=400 if quick else None)
     say(f"{facts.n_pairs} pairs, {facts.judgements} judgements by {facts.n_labelers} SIMULATED labelers")
 
-    step(2, "import, snapshot, and a first reward from a fifth of an epoch")
-    first = loop.turn(
-        workspace,
-        [out / "preferences.jsonl"],
-        name="demo",
-        base=base,
-        source="demo",
-        kind="simulated",
-        holdout=0.2,
-        say=say,
-        **{**settings, "max_steps": 10},
-    )
+    def turn(against: tuple[str, ...] = (), **more: Any) -> Any:
+        return loop.turn(
+            workspace,
+            [out / "preferences.jsonl"],
+            name="demo",
+            base=base,
+            source="demo",
+            kind="simulated",
+            holdout=0.2,
+            against=against,
+            say=say,
+            **{**settings, **more},
+        )
+
+    step(2, "import, snapshot, and a first reward from ten steps")
+    first = turn(max_steps=10)
     step(3, "the reward from all of it, measured beside the first one on pairs that neither has seen")
-    second = loop.turn(
-        workspace,
-        [out / "preferences.jsonl"],
-        name="demo",
-        base=base,
-        source="demo",
-        kind="simulated",
-        holdout=0.2,
-        against=[str(first.trained.version)],
-        say=say,
-        **settings,
-    )
+    second = turn(against=(str(first.trained.version),))
     say(f"a second import of the same file: {second.receipt.duplicates} duplicates, {second.receipt.accepted} added")
 
     step(4, "how close the reward comes to the rule, which it never saw")

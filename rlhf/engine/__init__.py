@@ -6,7 +6,8 @@ Writes: bases into the workspace. Never: trains, publishes, searches for a pad t
 torch is imported when a function needs it, so that the command line can list bases without it.
 """
 
-from rlhf.engine.bases import Base, add_from_dir, add_from_gguf, add_from_hub, get, list_bases
+from rlhf.engine.base_sources import add_from_dir, add_from_gguf, add_from_hub
+from rlhf.engine.bases import Base, get, list_bases
 from rlhf.engine.rendering import Renderer, token_counter
 
 __all__ = ["Base", "Renderer", "add_from_dir", "add_from_gguf", "add_from_hub", "get", "list_bases", "token_counter"]

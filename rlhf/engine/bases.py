@@ -1,14 +1,12 @@
-"""Base models of a workspace: brought in once, named, digested, then only read.
+"""Base models of a workspace: named, digested, and held against their digests before they are used.
 
-A base comes from a folder, from a hub id at a pinned revision, or from a GGUF file (which is turned into a plain model once:
-GGUF-loaded models refuse to be saved, and take 20 s to load). Its digest covers configuration and tensors, not file layout.
+A base's digest covers configuration and tensors, its tokenizer's and template's digests what turns a chat into tokens; none covers
+file layout. How one is brought in stands in `base_sources.py`.
 """
 
 from __future__ import annotations
 
 import json
-import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,17 +14,16 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
-from rlhf.errors import BadInput, BadUsage, Conflict, Damaged, NotFound
-from rlhf.ids import canonical_json, digest_file, digest_of, new_id, now_text
-from rlhf.registry.locks import hold
-from rlhf.store import Workspace, Write
+from rlhf.errors import BadInput, Damaged, NotFound
+from rlhf.ids import digest_file, digest_of
+from rlhf.store import Workspace
 from rlhf.store.tables import bases
 from rlhf.store.tensors import tensors_digest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_TOKENIZER_FILES = (
+TOKENIZER_FILES = (
     "tokenizer.json",
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -35,10 +32,9 @@ _TOKENIZER_FILES = (
     "merges.txt",
     "tokenizer.model",
 )
-_OTHER_FILES = ("config.json", "generation_config.json", "chat_template.jinja", "model.safetensors.index.json")
+OTHER_FILES = ("config.json", "generation_config.json", "chat_template.jinja", "model.safetensors.index.json")
 # Keys of config.json that say where or with what a model was saved, not what it is.
-_VOLATILE = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "quantization_config", "use_cache")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+VOLATILE = ("_name_or_path", "transformers_version", "torch_dtype", "dtype", "quantization_config", "use_cache")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,85 +64,6 @@ class Base:
             "origin": dict(self.origin),
             "path": str(self.folder),
         }
-
-
-def add_from_dir(workspace: Workspace, name: str, folder: Path | str) -> Base:
-    """Copy a transformers folder (config, safetensors, tokenizer with a chat template) into the workspace.
-
-    Raises BadInput where a part is missing or only pickled weights are there, Conflict where `name` is another base already.
-    The same base under the same name again is that base.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise BadInput(
-            f"{folder} is no folder", fix="give --dir the folder that holds config.json and model.safetensors"
-        )
-    return _add(workspace, name, folder, {"kind": "dir", "folder": folder.name})
-
-
-def add_from_hub(workspace: Workspace, name: str, hub_id: str, revision: str | None = None) -> Base:
-    """Fetch a hub model at a pinned revision (the current commit where none is named) and add it.
-
-    Raises BadInput where the hub can't be reached or has no such model.
-    """
-    from huggingface_hub import HfApi, snapshot_download
-
-    hub_id, _, at = hub_id.partition("@")
-    try:
-        commit = HfApi().model_info(hub_id, revision=revision or at or None).sha
-        folder = snapshot_download(
-            hub_id, revision=commit, allow_patterns=[*_TOKENIZER_FILES, *_OTHER_FILES, "*.safetensors"]
-        )
-    except Exception as error:  # huggingface_hub, httpx and the socket each raise their own
-        raise BadInput(
-            f"{hub_id} can't be fetched from the hub: {type(error).__name__}: {error}",
-            fix="check the id and the network, or bring the model with --dir or --gguf",
-        ) from None
-    return _add(workspace, name, Path(folder), {"kind": "hub", "id": hub_id, "revision": commit})
-
-
-def add_from_gguf(workspace: Workspace, name: str, file: Path | str) -> Base:
-    """Turn a GGUF file into a plain float32 model and add it (about 20 s for 135M parameters).
-
-    Raises BadInput where transformers can't read the file.
-    """
-    file = Path(file)
-    if not file.is_file():
-        raise BadInput(f"no file at {file}", fix="give --gguf the path of a .gguf file")
-    _check_name(name)
-    staged = workspace.root / "cache" / "staging" / new_id()
-    staged.mkdir(parents=True)
-    try:
-        gguf_to_folder(file, staged)
-        return _add(workspace, name, staged, {"kind": "gguf", "file": file.name, "sha256": digest_file(file)})
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-
-
-def gguf_to_folder(file: Path, folder: Path) -> None:
-    """Write the GGUF model into `folder` as a plain float32 transformers model with its tokenizer."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    from rlhf.engine.quiet import quiet_loading
-
-    try:
-        with quiet_loading():
-            loaded = AutoModelForCausalLM.from_pretrained(file.parent, gguf_file=file.name, dtype=torch.float32)
-            tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    except Exception as error:  # the gguf package raises whatever its parser stumbles over
-        raise BadInput(
-            f"{file.name} can't be read as GGUF: {type(error).__name__}: {error}",
-            fix="check that the file is a whole .gguf of an architecture that transformers reads",
-        ) from None
-    config = type(loaded.config)(**{k: v for k, v in loaded.config.to_dict().items() if k not in _VOLATILE})
-    config.architectures = [type(loaded).__name__]
-    plain = type(loaded)(config)
-    plain.load_state_dict(loaded.state_dict())
-    plain.generation_config.pad_token_id = tokenizer.pad_token_id
-    with quiet_loading():
-        plain.to(torch.float32).save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
 
 
 def get(workspace: Workspace, name: str) -> Base:
@@ -192,71 +109,6 @@ def _from_row(workspace: Workspace, row: Any) -> Base:
     )
 
 
-def _check_name(name: str) -> None:
-    if not _NAME.fullmatch(name):
-        raise BadUsage(f"'{name}' can't name a base", fix="use letters, digits, '.', '_' and '-', up to 100")
-
-
-def _add(workspace: Workspace, name: str, source: Path, origin: Mapping[str, Any]) -> Base:
-    _check_name(name)
-    config, weights = _checked(source)
-    tokenizer_digest, template_digest = _tokenizer_digests(source)
-    _check_template(source)
-    digest = _content_digest(config, weights)
-    details = {
-        "architecture": (config.get("architectures") or ["?"])[0],
-        "layers": config.get("num_hidden_layers"),
-        "hidden_size": config.get("hidden_size"),
-        "vocabulary": config.get("vocab_size"),
-        "tokenizer_digest": tokenizer_digest,
-        "template_digest": template_digest,
-    }
-    (workspace.root / "bases").mkdir(exist_ok=True)
-    staged = workspace.root / "bases" / f".{name}.{new_id()}"
-    try:
-        staged.mkdir()
-        for file in sorted(source.iterdir()):
-            if file.name in (*_TOKENIZER_FILES, *_OTHER_FILES) or file in weights:
-                shutil.copy(file, staged / file.name)
-        with workspace.write() as write:
-            hold(write, f"bases:{name}")
-            if _is_new(write, name, (digest, tokenizer_digest, template_digest)):
-                target = workspace.root / "bases" / name
-                shutil.rmtree(target, ignore_errors=True)  # left by a crash: a base is there once its row is
-                staged.rename(target)
-                row = {
-                    "name": name,
-                    "digest": digest,
-                    "path": f"bases/{name}",
-                    "actor": write.actor,
-                    "created_at": now_text(),
-                }
-                texts = {"origin": canonical_json(origin).decode(), "details": canonical_json(details).decode()}
-                write.connection.execute(bases.insert().values(**row, **texts))
-                write.audit("base.add", name, {"digest": digest, **origin})
-    finally:
-        shutil.rmtree(staged, ignore_errors=True)
-    return get(workspace, name)
-
-
-def _is_new(write: Write, name: str, digests: tuple[str, str, str]) -> bool:
-    """Whether the name is free; raises Conflict where it is another model's."""
-    row = write.connection.execute(select(bases).where(bases.c.name == name)).first()
-    if row is None:
-        return True
-    details = json.loads(row.details)
-    if (row.digest, details["tokenizer_digest"], details["template_digest"]) != digests:
-        raise Conflict(
-            f"base '{name}' is another model ({row.digest[:12]}, not {digests[0][:12]})", fix="choose another name"
-        )
-    return False
-
-
-def _content_digest(config: Mapping[str, Any], weights: list[Path]) -> str:
-    kept = {k: v for k, v in config.items() if k not in _VOLATILE}
-    return digest_of({"config": kept, "tensors": tensors_digest(weights)})
-
-
 def check(workspace: Workspace, base: Base, *, afresh: bool = False) -> None:
     """Hold a base's files against its digests before it is used. Raises Damaged.
 
@@ -268,8 +120,8 @@ def check(workspace: Workspace, base: Base, *, afresh: bool = False) -> None:
     if not afresh and seen.exists() and seen.read_text("utf-8") == json.dumps(stamp):
         return
     try:
-        config, weights = _checked(base.folder)
-        found = (_content_digest(config, weights), *_tokenizer_digests(base.folder))
+        config, weights = checked(base.folder)
+        found = (content_digest(config, weights), *tokenizer_digests(base.folder))
     except (BadInput, OSError) as error:
         raise Damaged(f"base '{base.name}' is not whole: {error}", fix="add it again under another name") from None
     for what, ours, theirs in zip(
@@ -298,7 +150,12 @@ def problems(workspace: Workspace) -> list[str]:
     return said
 
 
-def _checked(folder: Path) -> tuple[dict[str, Any], list[Path]]:
+def content_digest(config: Mapping[str, Any], weights: list[Path]) -> str:
+    kept = {k: v for k, v in config.items() if k not in VOLATILE}
+    return digest_of({"config": kept, "tensors": tensors_digest(weights)})
+
+
+def checked(folder: Path) -> tuple[dict[str, Any], list[Path]]:
     """The folder's config and weight files, or BadInput that says what is missing."""
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
@@ -321,23 +178,7 @@ def _checked(folder: Path) -> tuple[dict[str, Any], list[Path]]:
     return config, weights
 
 
-def _check_template(folder: Path) -> None:
-    """Render a reply and look for it: some templates leave assistant turns out, and would have something else scored."""
-    from transformers import AutoTokenizer
-
-    canary = "canary reply 7291"
-    chat = [{"role": "user", "content": "Say something."}, {"role": "assistant", "content": canary}]
-    try:
-        rendered = AutoTokenizer.from_pretrained(folder).apply_chat_template(chat, tokenize=False)
-    except Exception as error:  # jinja's own errors, and whatever a tokenizer's loader raises
-        raise BadInput(
-            f"{folder} has a chat template that can't render a reply: {error}", fix="mend the template"
-        ) from None
-    if canary not in rendered:
-        raise BadInput(f"{folder} has a chat template that leaves replies out", fix="use a template that renders them")
-
-
-def _tokenizer_digests(folder: Path) -> tuple[str, str]:
+def tokenizer_digests(folder: Path) -> tuple[str, str]:
     """Digest of the tokenizer's files, and of its chat template. Raises BadInput where there is no template."""
     template_file = folder / "chat_template.jinja"
     settings = {}
@@ -351,7 +192,7 @@ def _tokenizer_digests(folder: Path) -> tuple[str, str]:
         )
     parts = {
         name: digest_file(folder / name)
-        for name in _TOKENIZER_FILES
+        for name in TOKENIZER_FILES
         if (folder / name).exists() and name not in ("tokenizer_config.json", "special_tokens_map.json")
     }
     special = {

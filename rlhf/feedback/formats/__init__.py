@@ -7,6 +7,7 @@ storing and counting are done for it.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import entry_points
@@ -21,7 +22,7 @@ from rlhf.feedback.rows import InputFile
 _SAMPLE_GOOD, _SAMPLE_ALL = 20, 200
 
 
-class Format:
+class Format(ABC):
     """name: what `--format` takes. summary: one line for people. rank: the most specific format sniffs first
     (lowest).
     """
@@ -30,13 +31,13 @@ class Format:
     summary = ""
     rank = 50
 
+    @abstractmethod
     def sniff(self, record: Mapping[str, Any]) -> bool:
         """Does this record look like this format?"""
-        raise NotImplementedError
 
+    @abstractmethod
     def read(self, record: Mapping[str, Any]) -> Draft:
         """One record as a draft; raises Rejected with the reason."""
-        raise NotImplementedError
 
     def pairs_only(self, record: Mapping[str, Any]) -> bool:
         """True of a record that describes a pair and carries no judgement: its file is read before the files of
