@@ -49,7 +49,7 @@ class Scorer:
         if on_progress:
             on_progress(len(pairs), len(pairs))
         margins = [4 * unit_interval(ref.number, pair.id) - 2 + self.bias for pair in pairs]
-        return [PairScore(m / 2, -m / 2, 20, False, False) for m in margins]
+        return [PairScore(m / 2, -m / 2, 20, False) for m in margins]
 
 
 def run(workspace: Workspace, *versions: str, **options: Any) -> Report:

@@ -121,7 +121,7 @@ def row(choices: str, **fields: Any) -> tuple[SnapshotRow, tuple[Judgement, ...]
 @pytest.mark.parametrize("p_a", [1.0, 0.75, 0.5, 0.25, 0.0])
 def test_a_row_is_turned_so_that_the_preferred_reply_is_chosen(p_a: float) -> None:
     snapshot_row, judgements = row("ab")
-    made = scored_pair(snapshot_row, p_a, judgements, PairScore(2.0, -1.0, 7, False, True))
+    made = scored_pair(snapshot_row, p_a, judgements, PairScore(2.0, -1.0, 7, True))
     chosen = snapshot_row.pair.reply_a if p_a >= 0.5 else snapshot_row.pair.reply_b
     assert made.target == max(p_a, 1 - p_a) and made.chosen_length == len(chosen)
     assert made.margin == (3.0 if p_a >= 0.5 else -3.0)
@@ -130,7 +130,7 @@ def test_a_row_is_turned_so_that_the_preferred_reply_is_chosen(p_a: float) -> No
 
 def test_a_long_reply_says_how_much_is_not_shown() -> None:
     snapshot_row, judgements = row("a")
-    made = scored_pair(snapshot_row, 1.0, judgements, PairScore(0.0, 0.0, 7, False, False))
+    made = scored_pair(snapshot_row, 1.0, judgements, PairScore(0.0, 0.0, 7, False))
     assert "(5 more characters)" in made.chosen + made.rejected
 
 

@@ -117,7 +117,8 @@ def check(workspace: Workspace, base: Base, *, afresh: bool = False) -> None:
     """
     stamp = [[f.name, f.stat().st_size, f.stat().st_mtime_ns] for f in sorted(base.folder.glob("*")) if f.is_file()]
     seen = workspace.root / "cache" / "bases" / f"{base.digest}.json"
-    if not afresh and seen.exists() and seen.read_text("utf-8") == json.dumps(stamp):
+    is_known = seen.exists() and seen.read_text("utf-8") == json.dumps(stamp)
+    if is_known and not afresh:
         return
     try:
         config, weights = checked(base.folder)
@@ -135,8 +136,9 @@ def check(workspace: Workspace, base: Base, *, afresh: bool = False) -> None:
                 f"base '{base.name}': its {what} in {base.folder} changed since it was added",
                 fix="restore the files; until then nothing is scored or trained with it",
             )
-    seen.parent.mkdir(parents=True, exist_ok=True)
-    seen.write_text(json.dumps(stamp), "utf-8")
+    if not is_known:
+        seen.parent.mkdir(parents=True, exist_ok=True)
+        seen.write_text(json.dumps(stamp), "utf-8")
 
 
 def problems(workspace: Workspace) -> list[str]:
