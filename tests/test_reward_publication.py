@@ -106,3 +106,24 @@ def test_a_learning_rate_of_the_first_step_trains(ready: Workspace) -> None:
 
     tensors = load_file(opened.folder / "adapter_model.safetensors")
     assert any(torch.count_nonzero(tensor) for name, tensor in tensors.items() if "lora_B" in name)
+
+
+def test_settings_that_cannot_work_are_refused_before_a_run_starts(ready: Workspace) -> None:
+    from pydantic import ValidationError
+
+    from rlhf.errors import BadUsage
+
+    with pytest.raises(BadUsage, match="no tracker"):
+        reward.train(ready, reward.RewardSettings(**{**SETTINGS, "report_to": "nosuch"}))
+    with pytest.raises(BadUsage, match="tiny has 3 layers"):
+        reward.train(ready, reward.RewardSettings(**{**SETTINGS, "top_layers": 100}))
+    with pytest.raises(ValidationError, match="seed"):
+        reward.RewardSettings(**{**SETTINGS, "seed": 10**20})
+    assert not list(runs.list_runs(ready))
+
+
+def test_the_same_training_under_another_name_says_that_it_is_there(ready: Workspace) -> None:
+    first = reward.train(ready, reward.RewardSettings(**SETTINGS))
+    again = reward.train(ready, reward.RewardSettings(**{**SETTINGS, "name": "other"}))
+    assert (first.is_new, again.is_new) == (True, False)
+    assert again.version == first.version

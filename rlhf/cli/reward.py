@@ -45,9 +45,10 @@ def train(
     figures = "  ".join(
         f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in trained.metrics.items()
     )
+    word = "published" if trained.is_new else "the same training was published before, as"
     run.result(
         trained.as_json(),
-        f"published {trained.version}  sha256:{trained.version.digest[:12]}\n{figures}\n"
+        f"{word} {trained.version}  sha256:{trained.version.digest[:12]}\n{figures}\n"
         f"report: {trained.run_folder / 'report.html'}",
     )
 

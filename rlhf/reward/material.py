@@ -47,6 +47,7 @@ def open_material(workspace: Workspace, settings: RewardSettings, n_processes: i
     if settings.snapshot == "" or settings.base == "":
         raise BadUsage("snapshot and base must be named", fix="give --snapshot NAME and --base NAME")
     registry.check_name(settings.name)
+    _check_trackers(settings.report_to)
     snapshot = snapshots.open_snapshot(workspace, settings.snapshot)
     base = bases.get(workspace, settings.base)
     bases.check(workspace, base)
@@ -60,6 +61,11 @@ def open_material(workspace: Workspace, settings: RewardSettings, n_processes: i
         kept = ("lora_r", "lora_alpha", "lora_dropout", "top_layers")  # the adapter's shape is its parent's
         settings = settings.model_copy(
             update={key: parent.manifest["settings"][key] for key in kept if key in parent.manifest["settings"]}
+        )
+    if settings.top_layers > (base.details.get("layers") or settings.top_layers):
+        raise BadUsage(
+            f"top_layers={settings.top_layers}, but {base.name} has {base.details['layers']} layers",
+            fix="use at most that, or 0 for all",
         )
     renderer = Renderer(base.tokenizer(), settings.max_length)
     rows, counts = training_rows(snapshot.rows("train"), renderer, settings.labels, settings.margin)
@@ -79,3 +85,16 @@ def open_material(workspace: Workspace, settings: RewardSettings, n_processes: i
     place = chosen[0]
     say(f"device and type: {place.why}")
     return Material(settings, snapshot, base, parent, place, rows, counts)
+
+
+def _check_trackers(report_to: str) -> None:
+    """Refuse a tracker that the Trainer doesn't know or whose package isn't here, before anything is loaded."""
+    from transformers.integrations import get_available_reporting_integrations
+
+    there = ("none", *sorted(get_available_reporting_integrations()))
+    unknown = [name for name in (part.strip() for part in report_to.split(",")) if name not in there]
+    if unknown:
+        raise BadUsage(
+            f"report_to names {', '.join(map(repr, unknown))}, which is no tracker that is installed here",
+            fix=f"use one of {', '.join(there)}, or install the tracker's package into .venv",
+        )

@@ -32,7 +32,7 @@ class RewardSettings(Settings):
     snapshot: str = Field(description="snapshot to train on: NAME (its latest cut) or NAME@2")
     base: str = Field(description="base model, by its name in the workspace")
     from_version: str | None = Field(None, description="reward version to go on from; its LoRA shape is kept")
-    seed: int = Field(0, ge=0, description="seeds the head, the LoRA and the order of the pairs")
+    seed: int = Field(0, ge=0, lt=2**31, description="seeds the head, the LoRA and the order of the pairs")
     epochs: float = Field(2.0, gt=0, le=1000, description="passes over the train side")
     max_steps: int = Field(0, ge=0, description="stop after this many optimiser steps; 0 = as epochs say")
     pairs_per_step: int = Field(16, ge=1, description="pairs in one optimiser step, over all processes")

@@ -17,6 +17,7 @@ from accelerate.utils import DistributedType, broadcast_object_list
 from transformers import PrinterCallback
 from trl import RewardConfig
 
+from rlhf import registry
 from rlhf.engine import placement, rewards
 from rlhf.errors import Interrupted
 from rlhf.records import VersionRef
@@ -40,6 +41,7 @@ class Trained:
     run_id: str
     run_folder: Path
     metrics: Mapping[str, Any]
+    is_new: bool = True  # False: the same training was published before, and this is that version
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -47,6 +49,7 @@ class Trained:
             "digest": self.version.digest,
             "run": self.run_id,
             "metrics": dict(self.metrics),
+            "new": self.is_new,
             "report": str(self.run_folder / "report.html"),
         }
 
@@ -76,7 +79,8 @@ def train(workspace: Workspace, settings: RewardSettings, *, resume: bool = Fals
                 fix="go on with the same command and --resume",
             )
         version, metrics = _published(workspace, material, run, trainer, meter, say)
-    return Trained(version, run.id, run.folder, metrics)
+    is_new = registry.show(workspace, version).manifest["run_id"] == run.id
+    return Trained(version, run.id, run.folder, metrics, is_new)
 
 
 def _published(
