@@ -15,6 +15,7 @@ from rlhf.records import VersionRef
 from rlhf.registry import Evidence, VersionDraft, publish
 from rlhf.registry.folder import LORA_DEFAULTS
 from rlhf.store import Workspace
+from rlhf.store.tables import reports
 
 HIDDEN, RANK = 16, 4
 BASE_DIGEST = digest_text("a base")
@@ -100,3 +101,15 @@ def add_rows(workspace: Workspace, table: Any, *rows: dict[str, Any]) -> None:
     """Rows of a room that comes with another builder's tests, written as that room writes them."""
     with workspace.write() as write:
         write.connection.execute(insert(table), list(rows))
+
+
+def report(workspace: Workspace, digest: str) -> Path:
+    """A stored report with this digest, of one file: where that file lies."""
+    path = f"reports/{digest[:12]}"
+    with workspace.artifacts.staging() as staging, workspace.write() as write:
+        (staging / "report").mkdir()
+        (staging / "report" / "report.json").write_text("{}", "utf-8")
+        workspace.artifacts.publish(write.connection, staging / "report", path)
+        row = {"digest": digest, "kind": "evaluation", "title": "t", "path": path, "figures": "{}"}
+        write.connection.execute(insert(reports).values(**row, actor="x", created_at="2026"))
+    return Path(workspace.artifacts.root) / path / "report.json"

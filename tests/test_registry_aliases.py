@@ -12,8 +12,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rlhf.errors import BadInput, Conflict, NotFound
-from rlhf.registry import aliases, resolve, retire
+from rlhf.errors import BadInput, Conflict, Damaged, NotFound
+from rlhf.registry import aliases, open_version, resolve, retire
 from rlhf.store import Workspace, audit
 
 
@@ -49,6 +49,14 @@ def test_rollback_is_one_append(five: Workspace) -> None:
     assert _now(five) == "hh@2" and back.action == "rollback"
     assert aliases.history(five, "hh@champion") == (*before, back)
     assert {file: file.stat().st_mtime_ns for file in Path(five.artifacts.root).rglob("*")} == stamps
+
+
+def test_a_damaged_version_gets_no_alias_and_nothing_is_appended(five: Workspace) -> None:
+    aliases.move(five, "hh@champion", "hh@1", why="first")
+    (open_version(five, "hh@2").folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(Damaged, match=r"versions/hh/2/adapter_config\.json was changed"):
+        aliases.move(five, "hh@champion", "hh@2", why="better")
+    assert _now(five) == "hh@1" and len(aliases.history(five, "hh@champion")) == 1
 
 
 def test_repeated_rollbacks_walk_further_back_and_end_at_the_first(five: Workspace) -> None:

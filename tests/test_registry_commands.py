@@ -13,9 +13,8 @@ import adapter_folders as made
 import pytest
 
 from rlhf import cli
-from rlhf.registry import open_version
+from rlhf.registry import aliases, open_version
 from rlhf.store import Workspace
-from rlhf.store.tables import reports
 
 Call = Callable[..., tuple[int, Any]]
 
@@ -61,6 +60,23 @@ def test_set_and_rollback_answer_with_names_and_seconds(two: Workspace, call: Ca
     assert call("alias", "list")[1]["aliases"][0]["version"] == "hh@2"
 
 
+def test_a_rollback_to_a_damaged_version_is_done_and_said(
+    two: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for version in ("hh@1", "hh@2"):
+        aliases.move(two, "hh@champion", version, why="up")
+    (open_version(two, "hh@1").folder / "adapter_config.json").write_text("{}")
+    words = ["alias", "rollback", "hh@champion", "--why", "worse", "--workspace", str(two.root), "--json"]
+    monkeypatch.setattr(sys, "argv", ["rlhf", *words])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    out, err = capsys.readouterr()
+    assert (
+        not stop.value.code and json.loads(out)["to"] == "hh@1" and str(aliases.current(two, "hh@champion")) == "hh@1"
+    )
+    assert err.startswith("warning: hh@champion") and "versions/hh/1/adapter_config.json was changed" in err
+
+
 @pytest.mark.parametrize(
     ("words", "status"),
     [
@@ -104,16 +120,7 @@ def test_verify_exits_1_naming_the_file(two: Workspace, call: Call) -> None:
 
 
 def test_retire_and_sign(two: Workspace, call: Call) -> None:
-    row = {
-        "digest": "ab12" * 16,
-        "kind": "evaluation",
-        "title": "t",
-        "path": "x",
-        "figures": "{}",
-        "actor": "x",
-        "created_at": "",
-    }
-    made.add_rows(two, reports, row)
+    made.report(two, "ab12" * 16)
     signed = call("adapter", "sign", "hh@1", "--report", "ab12" * 4, "--as", "evaluator")[1]
     assert signed["report_digest"] == "ab12" * 16
     assert call("adapter", "retire", "hh@1")[1]["retired_at"]

@@ -7,10 +7,9 @@ from pathlib import Path
 import adapter_folders as made
 import pytest
 
-from rlhf.errors import BadInput, NotFound
-from rlhf.registry import show, sign
+from rlhf.errors import BadInput, Damaged, NotFound
+from rlhf.registry import open_version, show, sign
 from rlhf.store import Workspace, audit
-from rlhf.store.tables import reports
 
 REPORT = "ab12" * 16
 
@@ -18,19 +17,7 @@ REPORT = "ab12" * 16
 @pytest.fixture
 def ready(workspace: Workspace, tmp_path: Path) -> Workspace:
     made.published(workspace, tmp_path, 0)
-    made.add_rows(
-        workspace,
-        reports,
-        {
-            "digest": REPORT,
-            "kind": "evaluation",
-            "title": "t",
-            "path": "reports/x",
-            "figures": "{}",
-            "actor": "x",
-            "created_at": "2026",
-        },
-    )
+    made.report(workspace, REPORT)
     return workspace
 
 
@@ -60,3 +47,19 @@ def test_what_is_not_there_cannot_be_signed(ready: Workspace, version: str, repo
     with pytest.raises((NotFound, BadInput)):
         sign(ready, version, report, role)
     assert show(ready, "hh@1").signoffs == ()
+
+
+@pytest.mark.parametrize("what", ["the version", "the report", "a missing report"])
+def test_what_is_damaged_is_not_signed(ready: Workspace, what: str) -> None:
+    file = Path(ready.artifacts.root) / "reports" / REPORT[:12] / "report.json"
+    if what == "the version":
+        (open_version(ready, "hh@1").folder / "adapter_config.json").write_text("{}")
+    elif what == "the report":
+        file.write_text('{"accuracy": 1.0}', "utf-8")
+    else:
+        file.unlink()
+    with pytest.raises(Damaged):
+        sign(ready, "hh@1", REPORT, "evaluator")
+    assert show(ready, "hh@1").signoffs == ()
+    with ready.read() as connection:
+        assert audit.entries(connection, action="version.sign") == []

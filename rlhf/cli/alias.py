@@ -53,9 +53,9 @@ def rollback(
 
     workspace = run.workspace()
     began = time.perf_counter()
-    _answer(
-        run, workspace, aliases.roll_back(workspace, alias, to=to, why=why, expect=expect), time.perf_counter() - began
-    )
+    moved = aliases.roll_back(workspace, alias, to=to, why=why, expect=expect)
+    _answer(run, workspace, moved, time.perf_counter() - began)
+    _warn_if_damaged(run, workspace, moved)
 
 
 @verb(app, "history")
@@ -102,6 +102,20 @@ def list_(run: Run) -> None:
 def _answer(run: Run, workspace: Workspace, move: AliasMove, seconds: float) -> None:
     answer = {**_move(workspace, move), "seconds": round(seconds, 6)}
     run.result(answer, f"{move.alias}: {answer['from'] or '-'} -> {answer['to']} in {seconds:.3f} s")
+
+
+def _warn_if_damaged(run: Run, workspace: Workspace, move: AliasMove) -> None:
+    """After the move: a way back must not wait for files to be read, yet nobody should take a broken one for whole."""
+    from rlhf import registry
+    from rlhf.errors import RlhfError
+
+    try:
+        registry.open_version(workspace, f"sha256:{move.to_digest}")
+    except RlhfError as error:
+        run.say(
+            f"warning: {move.alias} now points at a version that can't be used: {error.message}\n"
+            f"  fix: restore it from a backup, or go to a whole one: rlhf alias rollback {move.alias} --to VERSION"
+        )
 
 
 def _move(workspace: Workspace, move: AliasMove) -> dict[str, Any]:

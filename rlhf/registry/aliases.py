@@ -20,7 +20,7 @@ from rlhf.errors import BadInput, Conflict, NotFound
 from rlhf.ids import canonical_json, now_text
 from rlhf.records import AliasMove, VersionRef
 from rlhf.registry.locks import hold
-from rlhf.registry.versions import ref_of, resolve_in
+from rlhf.registry.versions import open_version, ref_of, resolve_in
 from rlhf.store import Workspace, Write
 from rlhf.store.tables import alias_moves, versions
 
@@ -51,15 +51,16 @@ def move(
 ) -> AliasMove:
     """Point `name@alias` at a version of that name. expect: the seq last seen (0 = none); None = as of this call.
 
-    Raises Conflict where somebody moved it meanwhile or it points there already, BadInput for a version of another name
-    or role or a retired one, NotFound for an unknown version.
+    Every byte of the version is checked first. Raises Conflict where somebody moved it meanwhile or it points there
+    already, BadInput for a version of another name or role or a retired one, NotFound for an unknown version, Damaged
+    for one whose files have changed.
     """
     name = _name_of(alias)
     _require_why(why)
     seen = _seq_now(workspace, alias) if expect is None else expect
+    to = open_version(workspace, version).ref  # before the lock: reading gigabytes would keep every other writer out
     with workspace.write() as write:
         hold(write, f"alias:{name}")
-        to = resolve_in(write.connection, version)
         last = _require_last(write.connection, alias, seen)
         _require_fits(write.connection, alias, name, to, last)
         if last is not None and last.to_digest == to.digest:

@@ -6,11 +6,11 @@ import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from sqlalchemy import Row, select
+from sqlalchemy import Connection, Row, select
 
 from rlhf.errors import BadInput, NotFound
 from rlhf.ids import new_id, now_text
-from rlhf.registry.versions import MIN_HEX, resolve_in
+from rlhf.registry.versions import MIN_HEX, open_version
 from rlhf.store import Workspace
 from rlhf.store.tables import reports, signoffs
 
@@ -37,7 +37,8 @@ def sign(workspace: Workspace, version: str, report: str, role: str) -> SignOff:
     """Sign a version. report: a stored report's digest or 12 or more digits of it. Signing the same again changes
     nothing.
 
-    Raises NotFound for an unknown version or report, BadInput for a role that is no word.
+    Every byte of both is checked first. Raises NotFound for an unknown version or report, BadInput for a role that is
+    no word, Damaged where a file of either has changed.
     """
     if not _ROLE.fullmatch(role):
         raise BadInput(f"'{role}' is no role", fix="name one in up to 40 letters, for instance --as evaluator")
@@ -45,26 +46,29 @@ def sign(workspace: Workspace, version: str, report: str, role: str) -> SignOff:
         raise BadInput(
             f"'{report}' is no report: wanted its digest, {MIN_HEX} hex digits or more", fix="see: rlhf report show"
         )
+    ref = open_version(workspace, version).ref  # both before the lock: their files may be large
+    with workspace.read() as connection:
+        found = _report(connection, report)
+        workspace.artifacts.open(connection, found.path)
     with workspace.write() as write:
-        ref = resolve_in(write.connection, version)
-        digits = report.removeprefix("sha256:").lower()
-        found = (
-            write.connection.execute(select(reports.c.digest).where(reports.c.digest.startswith(digits)))
-            .scalars()
-            .all()
-        )
-        if len(found) != 1:
-            raise NotFound(
-                f"there {'are several reports' if found else 'is no report'} {report}",
-                fix="make one with: rlhf evaluate; give more digits where several begin alike",
-            )
-        row = {"version_digest": ref.digest, "report_digest": found[0], "role": role, "who": write.actor}
+        row = {"version_digest": ref.digest, "report_digest": found.digest, "role": role, "who": write.actor}
         same = select(signoffs).filter_by(**row)
         if (there := write.connection.execute(same).first()) is not None:
             return _signoff(there)
         write.connection.execute(signoffs.insert().values(id=new_id(), at=now_text(), **row))
-        write.audit("version.sign", str(ref), {"digest": ref.digest, "report": found[0], "role": role})
+        write.audit("version.sign", str(ref), {"digest": ref.digest, "report": found.digest, "role": role})
         return _signoff(write.connection.execute(same).one())
+
+
+def _report(connection: Connection, text: str) -> Row[Any]:
+    digits = text.removeprefix("sha256:").lower()
+    found = connection.execute(select(reports).where(reports.c.digest.startswith(digits)).limit(2)).all()
+    if len(found) != 1:
+        raise NotFound(
+            f"there {'are several reports' if found else 'is no report'} {text}",
+            fix="make one with: rlhf evaluate; give more digits where several begin alike",
+        )
+    return found[0]
 
 
 def _signoff(row: Row[Any]) -> SignOff:
