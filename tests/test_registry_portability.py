@@ -51,6 +51,16 @@ def test_an_export_never_overwrites(workspace: Workspace, tmp_path: Path) -> Non
     assert (tmp_path / "full" / "mine").read_text() == "x"
 
 
+@pytest.mark.parametrize("own", ["artifacts", "artifacts/versions/hh/9", "bases/x", "runs/x", "cache/x", "link/x"])
+def test_an_export_keeps_out_of_the_workspace_s_own_folders(workspace: Workspace, tmp_path: Path, own: str) -> None:
+    ref = made.published(workspace, tmp_path, 0)
+    (workspace.root / "link").symlink_to(workspace.root / "bases")
+    with pytest.raises(BadInput, match="keeps for itself"):
+        export_folder(workspace, ref, workspace.root / own, base_path="b")
+    assert own == "artifacts" or not (workspace.root / own).exists()
+    assert export_folder(workspace, ref, workspace.root / "exports" / "x", base_path="b").is_dir()
+
+
 def test_a_damaged_version_is_not_exported(workspace: Workspace, tmp_path: Path) -> None:
     opened = open_version(workspace, made.published(workspace, tmp_path, 0))
     (opened.folder / "adapter_config.json").write_text("{}")

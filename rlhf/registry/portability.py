@@ -27,6 +27,9 @@ from rlhf.store import Workspace
 from rlhf.store.tables import versions
 
 
+_OWN_FOLDERS = ("artifacts", "bases", "runs", "cache")
+
+
 @dataclass(frozen=True, slots=True)
 class ImportedFolder:
     """A stock PEFT folder that passed the static checks. Nothing of it has been run.
@@ -60,9 +63,11 @@ def export_folder(
     loads.
 
     base_path: folder or hub id of the base. extra_files: name -> content or file, for instance the tokenizer's; they
-    win over the version's own. It appears whole or not at all. Raises Conflict where `target` holds something.
+    win over the version's own. It appears whole or not at all. Raises Conflict where `target` holds something,
+    BadInput where it lies in one of the workspace's own folders.
     """
     target = target.absolute()
+    _require_outside(workspace, target)
     if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
         raise Conflict(f"{target} is there already", fix="name a folder that is new or empty")
     opened = open_version(workspace, version)
@@ -82,6 +87,18 @@ def export_folder(
         shutil.rmtree(staged, ignore_errors=True)
         raise
     return target
+
+
+def _require_outside(workspace: Workspace, target: Path) -> None:
+    """What lies in the workspace's own folders is taken for something published, or swept away."""
+    own = [workspace.root / name for name in _OWN_FOLDERS]
+    own += [Path(workspace.artifacts.root)] if workspace.artifacts.is_local else []
+    for folder in own:
+        if target.resolve().is_relative_to(folder.resolve()):
+            raise BadInput(
+                f"{target} lies in {folder}, which the workspace keeps for itself",
+                fix="name a folder outside the workspace",
+            )
 
 
 def read_folder(folder: Path | str) -> ImportedFolder:
