@@ -85,6 +85,14 @@ def test_what_comes_back_is_known_again(workspace: Workspace, tmp_path: Path) ->
     assert find_published(workspace, read_folder(made.make(tmp_path / "new", 7))) is None
 
 
+def test_a_folder_is_not_called_a_version_whose_files_are_damaged(workspace: Workspace, tmp_path: Path) -> None:
+    ref = made.published(workspace, tmp_path, 0)
+    out = export_folder(workspace, ref, tmp_path / "out", base_path="b")
+    (open_version(workspace, ref).folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(Damaged, match=r"adapter_config\.json was changed"):
+        find_published(workspace, read_folder(out))
+
+
 def test_an_exported_folder_publishes_as_the_same_version_elsewhere(workspace: Workspace, tmp_path: Path) -> None:
     ref = made.published(workspace, tmp_path, 0)
     out = export_folder(workspace, ref, tmp_path / "out", base_path="/bases/tiny")

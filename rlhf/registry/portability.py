@@ -129,7 +129,8 @@ def find_published(
 ) -> VersionRef | None:
     """The version that this folder already is: same weights, same configuration, same base (None = any); the first one.
 
-    A folder with a manifest is the version with the manifest's digest, where that is here.
+    A folder with a manifest is the version with the manifest's digest, where that is here. Raises Damaged where the
+    version's stored files have changed: the answer would send its reader to bytes that nobody may use.
     """
     query = (
         select(versions).where(versions.c.manifest.contains(imported.weights_digest)).order_by(versions.c.created_at)
@@ -137,7 +138,7 @@ def find_published(
     with workspace.read() as connection:
         found = [row for row in connection.execute(query) if _same(json.loads(row.manifest), imported, base_digest)]
     exact = [row for row in found if imported.manifest is not None and row.digest == imported.manifest["digest"]]
-    return ref_of((exact or found)[0]) if found else None
+    return open_version(workspace, ref_of((exact or found)[0])).ref if found else None
 
 
 def _same(manifest: Mapping[str, Any], imported: ImportedFolder, base_digest: str | None) -> bool:
