@@ -59,6 +59,7 @@ def run(workspace: Workspace, *versions: str, **options: Any) -> Report:
 def test_every_held_out_pair_is_accounted_for(workspace: Workspace, tmp_path: Path) -> None:
     fill(workspace, tmp_path)
     content = run(workspace).content
+    assert content["title"] == "hh@1 on snapshot s@1 (test)"
     in_test = list(snapshots.open_snapshot(workspace, "s").rows("test"))
     counted = content["snapshot"]
     assert counted["pairs"] + counted["without_verdict"] + counted["without_consent"] == len(in_test)

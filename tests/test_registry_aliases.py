@@ -107,7 +107,18 @@ def test_rollback_to_a_retired_version_is_refused_with_the_way_out(five: Workspa
 
 @pytest.mark.parametrize(
     "alias",
-    ["hh", "hh@", "@champion", "hh@7", "hh@" + "a" * 12, "hh@" + "0f" * 32, "hh@a@b", "hh@a b", "hh@" + "x" * 101],
+    [
+        "hh",
+        "hh@",
+        "@champion",
+        "hh@7",
+        "hh@" + "a" * 12,
+        "hh@" + "0f" * 32,
+        "hh@a@b",
+        "hh@a b",
+        "hh@" + "x" * 101,
+        "hh@latest",
+    ],
 )
 def test_what_could_be_read_otherwise_is_no_alias(five: Workspace, alias: str) -> None:
     with pytest.raises(BadInput):

@@ -81,7 +81,7 @@ def evaluate(
     content: dict[str, Any] = {
         "kind": "evaluation",
         "schema_version": SCHEMA_VERSION,
-        "title": f"{', '.join(scored)} on {cut.name}@{cut.number} ({split})",
+        "title": f"{', '.join(scored)} on snapshot {cut.name}@{cut.number} ({split})",
         "versions": _versions(workspace, refs, scored, judged, seed),
         "differences": _differences(scored, seed),
         "snapshot": {

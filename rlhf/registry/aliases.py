@@ -25,6 +25,7 @@ from rlhf.store import Workspace, Write
 from rlhf.store.tables import alias_moves, versions
 
 _ALIAS = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_SNAPSHOTS_WORD = "latest"
 _HEX = re.compile(r"[0-9a-fA-F]{12,64}")
 
 
@@ -56,6 +57,7 @@ def move(
     for one whose files have changed.
     """
     name = _name_of(alias)
+    _require_free_word(alias)
     _require_why(why)
     seen = _seq_now(workspace, alias) if expect is None else expect
     to = open_version(workspace, version).ref  # before the lock: reading gigabytes would keep every other writer out
@@ -135,6 +137,15 @@ def _name_of(alias: str) -> str:
             fix="choose a word, for instance champion",
         )
     return name
+
+
+def _require_free_word(alias: str) -> None:
+    """Refused at a move only, so that an alias of this name from before still has its history and its way back."""
+    if alias.partition("@")[2].lower() == _SNAPSHOTS_WORD:
+        raise BadInput(
+            f"'{_SNAPSHOTS_WORD}' can't be an alias: name@{_SNAPSHOTS_WORD} means a snapshot's newest cut",
+            fix="choose another word, for instance newest or champion",
+        )
 
 
 def _require_why(why: str) -> None:

@@ -26,7 +26,6 @@ from rlhf.registry.versions import content_of, open_version, ref_of
 from rlhf.store import Workspace
 from rlhf.store.tables import versions
 
-
 _OWN_FOLDERS = ("artifacts", "bases", "runs", "cache")
 
 
