@@ -11,8 +11,9 @@ from typing import Any
 
 import adapter_folders as made
 import pytest
+from snapshot_rows import judged, pair_of, put
 
-from rlhf import cli
+from rlhf import cli, snapshots
 from rlhf.registry import aliases, open_version
 from rlhf.store import Workspace
 
@@ -107,6 +108,34 @@ def test_list_show_lineage_and_diff_name_versions(two: Workspace, call: Call) ->
     assert shown["version"] == "hh@2" and shown["metrics"] == {"accuracy": 0.7} and shown["manifest"]["probe"]
     assert call("adapter", "lineage", "hh@2")[1]["base"]["name"] == "tiny"
     assert call("adapter", "diff", "hh@1", "hh@2")[1]["tensors"]
+
+
+def test_diff_shows_the_tensors_that_are_farthest_apart_and_with_all_every_one(two: Workspace) -> None:
+    def shown(*more: str) -> list[str]:
+        words = [sys.executable, "-m", "rlhf.cli", "adapter", "diff", "hh@1", "hh@2", *more]
+        done = subprocess.run([*words, "--workspace", str(two.root)], capture_output=True, text=True, check=True)
+        return done.stdout.splitlines()
+
+    few, every = shown(), shown("--all")
+    apart = [float(line.rpartition("apart ")[2]) for line in every if "apart" in line]
+    assert len(apart) == 9 and apart == sorted(apart, reverse=True)
+    assert few == [*every[:6], "  and 4 more tensors that differ less; --all or --json lists them"]
+
+
+def test_a_snapshot_is_called_so_where_a_version_has_its_name(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    put(workspace, [judged(pair_of(i), "a") for i in range(4)])
+    cut = snapshots.cut(workspace, "hh", holdout=0.5)
+    made.published(workspace, tmp_path, 0, snapshot_digest=cut.digest)
+    for words, said in (
+        (("hh@1",), "trained-on  of hh@1: snapshot hh@1, 4 pairs"),
+        (("--snapshot", "hh@1"), "hh@1  trained-on snapshot hh@1"),
+    ):
+        monkeypatch.setattr(sys, "argv", ["rlhf", "adapter", "lineage", *words, "--workspace", str(workspace.root)])
+        with pytest.raises(SystemExit):
+            cli.main()
+        assert said in capsys.readouterr().out
 
 
 def test_verify_exits_1_naming_the_file(two: Workspace, call: Call) -> None:

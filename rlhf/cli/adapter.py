@@ -11,10 +11,12 @@ import typer
 from rlhf.cli.boundary import Run, verb
 
 if TYPE_CHECKING:
+    from rlhf.registry import Difference, Relative
     from rlhf.store import Workspace
 
 app = typer.Typer(help="Versions: list, show, compare, verify, export, import.", no_args_is_help=True)
 
+_SHOWN_TENSORS = 5
 Version = Annotated[str, typer.Argument(metavar="V", help="name@7, name@alias, or sha256: and 12 or more hex digits.")]
 
 
@@ -69,7 +71,7 @@ def lineage(
         found = registry.descendants(run.workspace(), snapshot=snapshot)
         run.result(
             {"snapshot": snapshot, "descendants": [one.as_json() for one in found]},
-            "\n".join(f"{one.version}  {one.relation} {one.of}" for one in found) or "nothing was trained on it",
+            "\n".join(_descendant(one) for one in found) or "nothing was trained on it",
         )
         return
     line = registry.lineage(run.workspace(), version)
@@ -79,7 +81,9 @@ def lineage(
     lines += [f"  {one.relation:<11} of {one.of}: {one.version}" for one in line.ancestors]
     for cut in line.snapshots:
         name = cut.names[-1] if cut.names else f"sha256:{cut.digest[:12]}, not in this workspace"
-        lines.append(f"  snapshot    of {', '.join(cut.of)}: {name}, {cut.pairs} pairs, {cut.judgements} judgements")
+        lines.append(
+            f"  trained-on  of {', '.join(cut.of)}: snapshot {name}, {cut.pairs} pairs, {cut.judgements} judgements"
+        )
         for source, n in (cut.by_source or {}).items():
             told = f"{n['pairs']} pairs, {n['judgements']} judgements, {n['judgements_of_unknown']} of them unknown people's"
             lines.append(f"    source    {source}: {told}, {n['labelers']} known labelers")
@@ -95,7 +99,12 @@ def lineage(
 
 
 @verb(app, "diff")
-def diff(run: Run, a: Version, b: Version) -> None:
+def diff(
+    run: Run,
+    a: Version,
+    b: Version,
+    every: Annotated[bool, typer.Option("--all", help="Every tensor, not only those that are farthest apart.")] = False,
+) -> None:
     """What differs between two versions: what made them, their figures, their weights."""
     from rlhf import registry
 
@@ -103,10 +112,7 @@ def diff(run: Run, a: Version, b: Version) -> None:
     lines = [f"{found.a} -> {found.b}"]
     for part in (found.made_of, found.settings, found.config, found.metrics):
         lines += [f"  {key}: {one} -> {other}" for key, (one, other) in part.items()]
-    lines += [
-        f"  {name}: weights {_norm(n['a'])} -> {_norm(n['b'])}, apart {_norm(n['difference'])}"
-        for name, n in found.tensors.items()
-    ]
+    lines += _weights(found, None if every else _SHOWN_TENSORS)
     run.result(found.as_json(), "\n".join(lines) if len(lines) > 1 else f"{found.a} and {found.b} don't differ")
 
 
@@ -200,6 +206,31 @@ def _line(row: Any) -> str:
     ]
     line = f"{row.ref!s:<20} {row.ref.role:<7} sha256:{row.ref.digest[:12]}  {row.created_at[:19]}  {', '.join(marks)}"
     return line.rstrip()
+
+
+def _weights(found: Difference, n_shown: int | None) -> list[str]:
+    """The tensors that differ, the farthest apart first (those that one side lacks before them). None = all."""
+
+    def apart(name: str) -> tuple[float, str]:
+        value = found.tensors[name]["difference"]
+        return (float("-inf") if value is None else -value, name)
+
+    names = sorted(found.tensors, key=apart)[:n_shown]
+    lines = [
+        f"  {name}: weights {_norm(n['a'])} -> {_norm(n['b'])}, apart {_norm(n['difference'])}"
+        for name, n in ((name, found.tensors[name]) for name in names)
+    ]
+    if len(names) < len(found.tensors):
+        lines.append(
+            f"  and {len(found.tensors) - len(names)} more tensors that differ less; --all or --json lists them"
+        )
+    return lines
+
+
+def _descendant(one: Relative) -> str:
+    """A snapshot may be called as a version is (hh@1 is both), so the word stands before its name."""
+    kind = "snapshot " if one.relation == "trained-on" else ""
+    return f"{one.version}  {one.relation} {kind}{one.of}"
 
 
 def _norm(value: float | None) -> str:
