@@ -177,6 +177,18 @@ def test_a_score_that_is_length_is_seen_through() -> None:
     assert sum(sides) == sum(p.length_difference != 0 for p in byte)
 
 
+def test_the_guess_by_length_is_the_better_of_both_sides() -> None:
+    long_lovers = drawn(300)
+    short_lovers = [replace(p, chosen_length=p.rejected_length, rejected_length=p.chosen_length) for p in long_lovers]
+    one, other = figures(long_lovers), figures(short_lovers)
+    assert {one["length_guess_side"], other["length_guess_side"]} == {"longer", "shorter"}
+    for found in (one, other):
+        assert found["length_guess"] == pytest.approx(max(found["longer_wins"], 1 - found["longer_wins"]), abs=1e-6)
+        gap = found["accuracy"] - found["length_guess"]
+        assert found["accuracy_minus_length_guess"] == pytest.approx(gap, abs=2e-6)
+    assert one["length_guess"] == other["length_guess"] and one["longer_wins"] != other["longer_wins"]
+
+
 def test_small_parts_are_hidden_and_counted() -> None:
     pairs = [replace(p, source="big" if i < 60 else f"small{i % 2}") for i, p in enumerate(drawn(100))]
     found = figures(pairs)["by_source"]

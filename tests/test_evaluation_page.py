@@ -101,6 +101,42 @@ def test_a_version_no_better_than_length_is_told_so() -> None:
     assert "is worse than that guess by" in against_length(loses)
 
 
+def short_lover(n: int = 120) -> list[ScoredPair]:
+    """Scores that follow shortness; in two of three pairs the shorter reply was preferred."""
+    lengths = [100 + (10 + i) * (1 if i % 3 == 0 else -1) for i in range(n)]
+    return [pair(i, (100 - length) / 50, chosen_length=max(length, 1)) for i, length in enumerate(lengths)]
+
+
+def test_a_score_that_prefers_short_replies_is_set_against_the_guess_that_does_too() -> None:
+    f = figures(short_lover())
+    assert (f["length_guess_side"], f["length_guess"]) == ("shorter", f["accuracy"])
+    said = against_length(f)
+    assert said.startswith("Always guessing the shorter reply is right in 66.7 %; these pairs don't show")
+    assert "Caution: its scores may follow length; it prefers shorter replies (rank correlation −" in said
+    html = page_of(short_lover())
+    assert "Length guess: shorter wins" in html and "guess: shorter wins" in html and "the other way round" in html
+    assert "Caution" not in against_length(figures([pair(i, 1.0 if i % 3 else -1.0) for i in range(60)]))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "said"),
+    [
+        (-0.05, 0.093, "No difference shown between hh@2 and hh@1: +2.2 points (−5.0 to +9.3)."),
+        (0.01, 0.034, "hh@2 ranks more pairs as the labelers did than hh@1: +2.2 points (+1.0 to +3.4)."),
+        (-0.034, -0.01, "hh@2 ranks fewer pairs as the labelers did than hh@1: +2.2 points (−3.4 to −1.0)."),
+        (None, None, "hh@2 against hh@1: +2.2 points; no interval can be formed."),
+    ],
+)
+def test_two_versions_are_compared_before_either_is_praised(low: float | None, high: float | None, said: str) -> None:
+    scored = [pair(i, 1.0 if i % 3 else -1.0) for i in range(60)]
+    measure = {"value": 0.022, "low": low, "high": high, "n": 60}
+    gap = {"a": "hh@2", "b": "hh@1", "accuracy": measure, "log_loss": measure, "same_side": measure}
+    made = content(scored, differences=[gap])
+    made["versions"]["hh@2"] = made["versions"]["hh@1"]
+    html = render(made, {"hh@1": scored, "hh@2": scored})
+    assert said in html and html.index(said) < html.index('class="number"')
+
+
 def test_numbers_keep_their_sign_and_their_minus() -> None:
     assert [number(v, f) for v, f in ((0.6651, "%"), (-0.1, "+%"), (0.25, "+3"), (-1.5, "2"), (None, "%"))] == [
         "66.5",

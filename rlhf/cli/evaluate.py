@@ -121,7 +121,7 @@ def _summary(content: Mapping[str, Any]) -> str:
     width = max(len(name) for name in content["versions"])
     lines.append(
         f"{'version':<{width}}  {'pairs':>6}  {'accuracy':>8}  {'95 % interval':>15}  {'log-loss':>8}  {'ECE':>6}  "
-        f"{'longer wins':>11}"
+        f"{'length guess':>15}"
     )
     for name, version in content["versions"].items():
         f = version["figures"]
@@ -130,7 +130,7 @@ def _summary(content: Mapping[str, Any]) -> str:
         lines.append(
             f"{name:<{width}}  {f['n_decided']:>6}  {_short(f['accuracy']):>8}  {interval:>15}  "
             f"{_short(f['log_loss']):>8}  "
-            f"{_short(f['ece']):>6}  {_short(f['longer_wins']):>11}"
+            f"{_short(f['ece']):>6}  {_length_guess(f):>15}"
         )
         aside = [
             f"{f[key]} {what}"
@@ -147,6 +147,13 @@ def _summary(content: Mapping[str, Any]) -> str:
         interval = "no interval" if m["low"] is None else f"{m['low']:+.3f} to {m['high']:+.3f}"
         lines.append(f"{d['a']} − {d['b']}: accuracy {_short(m['value'], '+')} ({interval}, paired)")
     return "\n".join(lines)
+
+
+def _length_guess(f: Mapping[str, Any]) -> str:
+    """What guessing by length alone reaches, and by which side; reports from before it was measured have the one."""
+    if "length_guess" not in f:
+        return f"{_short(f['longer_wins'])} (longer)"
+    return f"{_short(f['length_guess'])} ({f['length_guess_side']})"
 
 
 def _short(value: float | None, sign: str = "") -> str:

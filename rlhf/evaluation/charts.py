@@ -17,7 +17,7 @@ _SIDES = (
     ("accuracy", "all pairs"),
     ("accuracy_chosen_longer", "chosen is longer"),
     ("accuracy_chosen_shorter", "chosen is shorter"),
-    ("longer_wins", "guess: longer wins"),
+    ("length_guess", "guess: {side} wins"),
 )
 Chart = tuple[str, Markup, str]
 
@@ -29,14 +29,15 @@ def charts(f: Mapping[str, Any], scored: Sequence[ScoredPair], slug: str) -> Ite
     if f["margins"]:
         yield _margins(f["margins"], slug)
     sides = [
-        estimate_of(label, f["measures"][key], quiet=key == "longer_wins")
+        estimate_of(label.format(side=f["length_guess_side"]), f["measures"][key], quiet=key == "length_guess")
         for key, label in _SIDES
         if f["measures"][key]["value"] is not None
     ]
     if sides:
         note = (
-            "A score that follows length alone is right wherever the chosen reply is the longer, and wrong wherever "
-            "it is the shorter."
+            "A score that likes long replies and nothing else is right wherever the chosen reply is the longer, and "
+            "wrong wherever it is the shorter; one that likes short replies, the other way round. The guess is the "
+            "better of the two on these pairs."
         )
         yield "Is it length?", plots.dots(f"{slug}-length", sides, reference=0.5, label=_AXIS), note
     if f["margins"]:

@@ -54,6 +54,7 @@ def figures(scored: Sequence[ScoredPair], *, seed: int = 0) -> dict[str, Any]:
         found |= {name: measure["value"], f"{name}_low": measure["low"], f"{name}_high": measure["high"]}
     perfect = calibration.ece_if_perfect(oriented[0], N_BINS, seed) if oriented else None
     found |= {
+        "length_guess_side": _guess_side(decided),
         "ece_if_perfect": {"mean": perfect.mean, "p95": perfect.p95} if perfect else None,
         "margins": _margins([p.margin for p in ranked if p.margin is not None]),
         "reliability": _reliability(*oriented) if oriented else [],
@@ -105,13 +106,23 @@ def _length(decided: Sequence[ScoredPair], pairs: Sequence[ScoredPair], seed: in
     hits, groups = ranking.hits(_coined(decided)), np.array([p.group for p in decided])
     longer = np.array([p.length_difference for p in decided], dtype=np.float64)
     baseline = ranking.hits(longer)
+    better = baseline if _guess_side(decided) == "longer" else 1.0 - baseline
     return {
         "longer_wins": _mean(baseline, groups, seed, share=True),
         "accuracy_minus_longer_wins": _mean(hits - baseline, groups, seed),
+        "length_guess": _mean(better, groups, seed, share=True),
+        "accuracy_minus_length_guess": _mean(hits - better, groups, seed),
         "accuracy_chosen_longer": _mean(hits[longer > 0], groups[longer > 0], seed, share=True),
         "accuracy_chosen_shorter": _mean(hits[longer < 0], groups[longer < 0], seed, share=True),
         "length_correlation": _length_correlation([p for p in pairs if p.margin is not None], seed),
     }
+
+
+def _guess_side(decided: Sequence[ScoredPair]) -> str:
+    """'longer' or 'shorter': which reply to guess, knowing lengths alone, to be right most often on these very pairs.
+    Choosing it on them favours the guess, so a version that beats it isn't flattered."""
+    baseline = ranking.hits([p.length_difference for p in decided])
+    return "longer" if baseline.sum() * 2 >= len(baseline) else "shorter"
 
 
 def _length_correlation(pairs: Sequence[ScoredPair], seed: int) -> dict[str, Any]:

@@ -10,9 +10,9 @@ from markupsafe import Markup
 from rlhf.evaluation.charts import charts, estimate_of
 from rlhf.evaluation.examples import examples
 from rlhf.evaluation.scored import ScoredPair
-from rlhf.evaluation.wording import against_length, assumptions, number, percent, range_of, value_of
+from rlhf.evaluation.wording import against_length, assumptions, better_or_not, number, percent, range_of, value_of
 from rlhf.pages import Section, facts, page, plot_grid, plots, table
-from rlhf.pages.page import bullets, digest, folded, headline
+from rlhf.pages.page import bullets, digest, folded, headline, headline_text
 
 _SIMULATED = (
     "labelers: these judgements come from a program, not from people. The figures show that the method works; "
@@ -23,9 +23,10 @@ _TRAINED_ON_SIMULATED = "training: a version here was trained on judgements that
 _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("accuracy", "Accuracy", "%", "percent of the decided pairs ranked as the labelers did"),
     ("longer_wins", "Longer reply wins", "%", "percent that guessing the longer reply reaches on the same pairs"),
-    ("accuracy_minus_longer_wins", "Accuracy above that guess", "+%", "points, paired on the same pairs"),
-    ("accuracy_chosen_longer", "Accuracy, chosen is longer", "%", "percent, where length points the right way"),
-    ("accuracy_chosen_shorter", "Accuracy, chosen is shorter", "%", "percent, where length points the wrong way"),
+    ("length_guess", "Length guess: {side} wins", "%", "percent, the better of longer wins and shorter wins"),
+    ("accuracy_minus_length_guess", "Accuracy above the length guess", "+%", "points, paired on the same pairs"),
+    ("accuracy_chosen_longer", "Accuracy, chosen is longer", "%", "percent; high where long replies are preferred"),
+    ("accuracy_chosen_shorter", "Accuracy, chosen is shorter", "%", "percent; high where short replies are preferred"),
     ("log_loss", "Log-loss", "3", "nats; a coin has 0.693, lower is better"),
     ("soft_log_loss", "Log-loss against the votes", "3", "nats, against each pair's share of votes, ties included"),
     ("brier", "Brier score", "3", "a coin has 0.250, lower is better"),
@@ -38,7 +39,8 @@ def render(content: Mapping[str, Any], scored: Mapping[str, Sequence[ScoredPair]
     """The whole HTML page. content: what report.json holds. scored: version name -> its scored pairs, for plots and
     examples."""
     versions = content["versions"]
-    lead = Markup("").join(_headline(name, versions[name], content) for name in versions)
+    lead = headline_text(better_or_not(d) for d in content["differences"])
+    lead += Markup("").join(_headline(name, versions[name], content) for name in versions)
     sections = list(_comparison(content)) if len(versions) > 1 else []
     for place, name in enumerate(versions):
         sections += _of_version(name, versions[name]["figures"], scored[name], f"v{place}", several=len(versions) > 1)
@@ -84,10 +86,11 @@ def _comparison(content: Mapping[str, Any]) -> Iterator[Section]:
         for name, v in versions.items()
         if v["figures"]["accuracy"] is not None
     ]
-    first = next(iter(versions.values()))["figures"]["measures"]["longer_wins"]
+    first = next(iter(versions.values()))["figures"]
     if not estimates:
         return
-    estimates.append(estimate_of("longer reply wins", first, quiet=True))
+    guess = f"guess: {first['length_guess_side']} wins"
+    estimates.append(estimate_of(guess, first["measures"]["length_guess"], quiet=True))
     grid = plot_grid(
         [
             (
@@ -147,6 +150,7 @@ def _figures(f: Mapping[str, Any]) -> Markup:
     rows = []
     for key, label, form, meaning in _ROWS:
         if measure := f["measures"].get(key):
+            label = label.format(side=f["length_guess_side"])
             said = Markup('{}<br><span class="unit">{}</span>').format(label, meaning)
             rows.append(
                 (said, number(measure["value"], form), range_of(measure, form), f"{measure['n']:,}", measure["method"])

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+_LARGE = 0.3  # a rank correlation between score and length from which on length may be what is scored
+
 
 def number(value: float | None, form: str) -> str:
     """form: '%' percent with one decimal, '3' three decimals, '2' two; '+' first = with its sign. None is a dash."""
@@ -34,16 +36,43 @@ def value_of(measure: Mapping[str, Any], form: str) -> str:
 
 
 def against_length(f: Mapping[str, Any]) -> str:
-    """The version against the guess that costs nothing: the longer reply."""
-    base = f"Always guessing the longer reply is right in {percent(f['longer_wins'])} %"
-    low, high = f["accuracy_minus_longer_wins_low"], f["accuracy_minus_longer_wins_high"]
+    """The version against the better of the two guesses that cost nothing, and whether its scores follow length."""
+    said = f"Always guessing the {f['length_guess_side']} reply is right in {percent(f['length_guess'])} %"
+    low, high = f["accuracy_minus_length_guess_low"], f["accuracy_minus_length_guess_high"]
     if low is None:
-        return f"{base}."
-    if low > 0:
-        return f"{base}; the version is better than that guess by {percent(low)} to {percent(high)} points."
-    if high < 0:
-        return f"{base}; the version is worse than that guess by {percent(-high)} to {percent(-low)} points."
-    return f"{base}; these pairs don't show that the version is better than that guess."
+        said += "."
+    elif low > 0:
+        said += f"; the version is better than that guess by {percent(low)} to {percent(high)} points."
+    elif high < 0:
+        said += f"; the version is worse than that guess by {percent(-high)} to {percent(-low)} points."
+    else:
+        said += "; these pairs don't show that the version is better than that guess."
+    return " ".join((said, *_follows_length(f["measures"]["length_correlation"])))
+
+
+def _follows_length(correlation: Mapping[str, Any]) -> Iterator[str]:
+    """Nothing unless the whole interval lies beyond `_LARGE`: a remark made on noise would soon be read by nobody."""
+    low, high = correlation["low"], correlation["high"]
+    if low is not None and (low > _LARGE or high < -_LARGE):
+        liked = "longer" if low > 0 else "shorter"
+        yield (
+            f"Caution: its scores may follow length; it prefers {liked} replies "
+            f"(rank correlation {value_of(correlation, '+3')})."
+        )
+
+
+def better_or_not(d: Mapping[str, Any]) -> str:
+    """One of a report's differences in a sentence, its interval last."""
+    a, b, m = d["a"], d["b"], d["accuracy"]
+    if m["value"] is None:
+        return f"{a} and {b} can't be compared: every pair is a tie."
+    points = f"{number(m['value'], '+%')} points"
+    if m["low"] is None:
+        return f"{a} against {b}: {points}; no interval can be formed."
+    points += f" ({range_of(m, '+%')})"
+    if m["low"] <= 0 <= m["high"]:
+        return f"No difference shown between {a} and {b}: {points}."
+    return f"{a} ranks {'more' if m['low'] > 0 else 'fewer'} pairs as the labelers did than {b}: {points}."
 
 
 def assumptions(content: Mapping[str, Any]) -> Iterator[str]:

@@ -53,6 +53,11 @@ def headline(number: str, words: Markup | str, *, small: str = "") -> Markup:
     )
 
 
+def headline_text(sentences: Iterable[str]) -> Markup:
+    """What comes before every number: a paragraph each, in the headline's size; nothing of none."""
+    return Markup("").join(Markup('<p class="words verdict">{}</p>\n').format(said) for said in sentences)
+
+
 def table(
     head: Sequence[str], rows: Iterable[Sequence[str | Markup]], *, numeric: Sequence[int] = (), wide: bool = False
 ) -> Markup:
