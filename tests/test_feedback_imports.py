@@ -99,6 +99,14 @@ def test_strict_refuses_the_file_whole_and_keeps_the_receipt(workspace: Workspac
     assert count(workspace, pairs) == 0 and feedback.receipts(workspace)[0].state == "refused"
     good = write(tmp_path / "y.jsonl", [row(1), row(2)])
     assert figures(feedback.import_files(workspace, [good], strict=True)) == (2, 2, 0, 0)
+def test_a_gzip_file_that_is_damaged_from_the_start_is_refused_as_such(workspace: Workspace, tmp_path: Path) -> None:
+    whole = gzip.compress("".join(json.dumps(row(n)) + "\n" for n in range(99)).encode(), mtime=0)
+    path = tmp_path / "cut.jsonl.gz"
+    for n_bytes in (2, 10, 12, 40):
+        path.write_bytes(whole[:n_bytes])
+        with pytest.raises(BadInput, match="the gzip file is damaged here"):
+            feedback.import_files(workspace, [path], source="t")
+    assert feedback.receipts(workspace) == []
 
 
 def test_a_crash_between_batches_keeps_what_was_acknowledged(

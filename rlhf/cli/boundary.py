@@ -153,6 +153,8 @@ def as_refusal(error: BaseException) -> RlhfError:
 
     if isinstance(error, RlhfError):
         return error
+    if isinstance(error, Abort) and isinstance(error.__cause__, EOFError):  # Typer takes any end of file for Ctrl-D
+        error = error.__cause__
     if isinstance(error, TyperException):
         return BadUsage(error.format_message(), fix=_usage_hint(error))
     if isinstance(error, Abort | KeyboardInterrupt):

@@ -56,8 +56,12 @@ class InputFile:
             yield from _parquet_rows(self.path)
             return
         with _opened(self.path) as stream:
-            if stream.peek(3)[:3] == b"\xef\xbb\xbf":  # a byte order mark is no part of the text
-                stream.read(3)
+            try:
+                if stream.peek(3)[:3] == b"\xef\xbb\xbf":  # a byte order mark is no part of the text
+                    stream.read(3)
+            except _DAMAGE as error:  # from the start; the next read would find an end and no damage
+                yield Row(1, None, damage(error))
+                return
             if self.layout == "json":
                 yield from (
                     Row(n, *_parsed(raw, problem)) for n, raw, problem in items_of(_chunks(stream), MAX_RECORD_BYTES)
