@@ -25,9 +25,11 @@ def test_json_lines_keep_their_numbers_past_blank_and_bad_lines(tmp_path: Path) 
     assert [row.line for row in rows] == [1, 4, 5, 6, 7, 8, 9, 10]
     assert rows[0].record == {"a": 1} and rows[-1].record == {"a": 2}
     reasons = [row.problem for row in rows[1:-1]]
-    assert reasons[0].startswith("not JSON") and reasons[1] == "a JSON list, not an object"
+    assert reasons[0].startswith("not JSON") and reasons[1] == "a list, not an object"
     assert reasons[2] == "the key 'a' stands twice in one object" and reasons[3].startswith("not UTF-8")
-    assert "NaN" in reasons[4] and reasons[5] == "a JSON int, not an object"
+    kinds = [row.problem for row in rows_of(tmp_path / "kinds.jsonl", b'null\ntrue\n1.5\n"x"\n')]
+    assert kinds == [f"{kind}, not an object" for kind in ("null", "true or false", "a number", "text")]
+    assert "NaN" in reasons[4] and reasons[5] == "a number, not an object"
 
 
 def test_deep_nesting_and_huge_numbers_are_bad_rows(tmp_path: Path) -> None:

@@ -27,10 +27,15 @@ _KINDS = {
 }
 
 
+def json_kind(value: Any) -> str:
+    """What a value is in JSON's words; what JSON hasn't (a Parquet file's date, say) keeps its type's name."""
+    return _KINDS.get(type(value), type(value).__name__)
+
+
 def check_text(name: str, value: Any) -> str:
     """Text that can be stored, blank or not."""
     if not isinstance(value, str):
-        raise Rejected(f"'{name}' is {_KINDS.get(type(value), type(value).__name__)}, not text")
+        raise Rejected(f"'{name}' is {json_kind(value)}, not text")
     if "\x00" in value:
         raise Rejected(f"'{name}' holds a NUL character")
     if not value.isascii():
@@ -149,7 +154,7 @@ def unfolded(value: Any) -> Any:
 def messages_of(name: str, value: Any) -> tuple[Message, ...]:
     """A list of {"role", "content"} as messages; the contents are checked, the order is not."""
     if not isinstance(value, list):
-        raise Rejected(f"'{name}' is {_KINDS.get(type(value), type(value).__name__)}, not text or a list of messages")
+        raise Rejected(f"'{name}' is {json_kind(value)}, not text or a list of messages")
     turns = []
     for number, item in enumerate(value, 1):
         if not isinstance(item, Mapping) or "role" not in item or "content" not in item:
@@ -198,5 +203,5 @@ def shown_of(record: Mapping[str, Any]) -> Literal["first", "second"] | None:
 
 def brief(value: Any) -> str:
     """A value in an error: escaped, so that it can be printed, and short."""
-    text = repr(value)
+    text = json.dumps(value) if value is None or isinstance(value, bool) else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 from rlhf.errors import BadInput
 from rlhf.feedback.csv_records import csv_records
+from rlhf.feedback.fields import json_kind
 from rlhf.feedback.json_items import items_of
 
 MAX_RECORD_BYTES = 8 << 20
@@ -235,7 +236,7 @@ def _parsed(raw: bytes, problem: str) -> tuple[dict[str, Any] | None, str]:
     except ValueError as error:
         return None, f"not JSON that can be read ({str(error).split(';')[0].lower()})"
     if not isinstance(value, dict):
-        return None, f"a JSON {type(value).__name__}, not an object"
+        return None, f"{json_kind(value)}, not an object"
     return value, ""
 
 
