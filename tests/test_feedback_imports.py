@@ -99,6 +99,18 @@ def test_strict_refuses_the_file_whole_and_keeps_the_receipt(workspace: Workspac
     assert count(workspace, pairs) == 0 and feedback.receipts(workspace)[0].state == "refused"
     good = write(tmp_path / "y.jsonl", [row(1), row(2)])
     assert figures(feedback.import_files(workspace, [good], strict=True)) == (2, 2, 0, 0)
+def test_a_json_list_has_items_and_not_lines(workspace: Workspace, tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([row(1), row(2), 3, row(4, chosen="bad 4")], indent=1))
+    receipt = feedback.import_files(workspace, [path])
+    assert [receipt.place_of(error) for error in receipt.errors] == [f"{path} item 3", f"{path} item 4"]
+    (kept,) = feedback.receipts(workspace)
+    assert [kept.place_of(error) for error in kept.errors] == [f"{path} item 3", f"{path} item 4"]
+    assert [error["line"] for error in kept.as_json()["errors"]] == [3, 4]
+    with pytest.raises(feedback.Refused, match=r"x\.json item 3: a number, not an object"):
+        feedback.import_files(workspace, [path], strict=True)
+
+
 def test_a_gzip_file_that_is_damaged_from_the_start_is_refused_as_such(workspace: Workspace, tmp_path: Path) -> None:
     whole = gzip.compress("".join(json.dumps(row(n)) + "\n" for n in range(99)).encode(), mtime=0)
     path = tmp_path / "cut.jsonl.gz"

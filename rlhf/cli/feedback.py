@@ -186,7 +186,11 @@ def _receipt_text(receipt: Receipt, shown: int = _ERRORS_SHOWN) -> str:
         lines.append(
             "personal data replaced: " + ", ".join(f"{count:,} {name}" for name, count in receipt.masked.items())
         )
-    lines += [f"  {e.file} line {e.line}: {e.reason}" for e in receipt.errors[:shown]]
+    if receipt.pairs_merged:
+        lines.append(f"{receipt.pairs_merged:,} rows that describe a pair describe one that was there already")
+    if receipt.state == "open":
+        lines.append(_state(receipt))
+    lines += [f"  {receipt.place_of(e)}: {e.reason}" for e in receipt.errors[:shown]]
     bad = receipt.rejected + receipt.pair_errors
     if bad > len(receipt.errors[:shown]) and receipt.state != "refused":
         lines.append(

@@ -28,6 +28,10 @@ class HubInput:
     split: str
 
     @property
+    def unit(self) -> str:
+        return "row"
+
+    @property
     def sha256(self) -> str:
         return digest_of({"hub": self.dataset, "revision": self.revision, "split": self.split})
 

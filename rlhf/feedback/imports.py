@@ -36,6 +36,8 @@ class Input(Protocol):
     @property
     def name(self) -> str: ...
     @property
+    def unit(self) -> str: ...
+    @property
     def sha256(self) -> str: ...
     @property
     def n_bytes(self) -> int: ...
@@ -49,7 +51,7 @@ class Refused(BadInput):
         first = receipt.errors[0]
         more = f" (and {n_bad - 1:,} more bad rows)" if n_bad > 1 else ""
         super().__init__(
-            f"refused: {first.file} line {first.line}: {first.reason}{more}",
+            f"refused: {receipt.place_of(first)}: {first.reason}{more}",
             fix="mend the rows, or import without --strict: the good rows go in and the bad ones are listed",
         )
         self.receipt = receipt
@@ -87,16 +89,17 @@ def import_files(
     named = _checked(source) if source is not None else earlier or _source_of(voted or files)
     defaults = Defaults(named, source is not None, kind, allowed)
     import_id = _begin(workspace, files, form.name, defaults)
-    receipt = Receipt(import_id, named, tuple(file.name for file in files), form.name, 0, 0, 0, 0, ())
+    units = {file.name: file.unit for file in files if file.unit != "line"}
+    receipt = Receipt(import_id, named, tuple(file.name for file in files), form.name, 0, 0, 0, 0, (), units=units)
     if strict:
-        trial = Intake(workspace, import_id, defaults, trial=True)
+        trial = Intake(workspace, import_id, defaults, units=units, trial=True)
         _read_all(trial, form, described, voted)
         trial.flush()
         if trial.errors:
             n_bad = trial.counts["rejected"] + trial.counts["pair_errors"]
             trial.refuse()
             raise Refused(_filled(receipt, trial, "refused"), n_bad)
-    intake = Intake(workspace, import_id, defaults, on_progress=on_progress)
+    intake = Intake(workspace, import_id, defaults, units=units, on_progress=on_progress)
     try:
         _read_all(intake, form, described, voted)
         intake.flush("done")
@@ -127,12 +130,12 @@ def receipts(workspace: Workspace, *, id: str | None = None, errors: int = 20) -
                 .order_by(rejected_rows.c.file, rejected_rows.c.line)
                 .limit(errors)
             )
-            details = json.loads(row.details)
+            details, files = json.loads(row.details), json.loads(row.files)
             found.append(
                 Receipt(
                     row.id,
                     row.source,
-                    tuple(file["name"] for file in json.loads(row.files)),
+                    tuple(file["name"] for file in files),
                     row.format,
                     row.rows,
                     row.accepted,
@@ -188,7 +191,11 @@ def _opened(paths: Sequence[str | Path], format: str | None) -> list[Any]:
 def _begin(workspace: Workspace, files: Sequence[Input], form: str, defaults: Defaults) -> str:
     """The import's row, open: whatever happens next, there is a trace of it."""
     import_id = new_id()
-    listed = [{"name": file.name, "sha256": file.sha256, "bytes": file.n_bytes} for file in files]
+    listed = [
+        {"name": file.name, "sha256": file.sha256, "bytes": file.n_bytes}
+        | ({"unit": file.unit} if file.unit != "line" else {})
+        for file in files
+    ]
     with workspace.write() as write:
         write.connection.execute(
             imports.insert().values(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rlhf.feedback import tombstones
@@ -29,7 +29,8 @@ ERRORS_IN_RECEIPT = 1_000  # all are stored; a receipt shows this many
 
 
 class Intake:
-    """One import under way. trial: look at every row and store nothing but what is wrong (`--strict`)."""
+    """One import under way. units: what a file's rows are counted in, where that isn't lines. trial: look at every row
+    and store nothing but what is wrong (`--strict`)."""
 
     def __init__(
         self,
@@ -37,6 +38,7 @@ class Intake:
         import_id: str,
         defaults: Defaults,
         *,
+        units: Mapping[str, str] | None = None,
         trial: bool = False,
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
@@ -47,6 +49,7 @@ class Intake:
         self.masked: Counter[str] = Counter()
         self.errors: list[RejectedRow] = []
         self.keys = KeyIndex()
+        self._units = units or {}
         self._on_progress = on_progress
         self._batch: list[Ready] = []
         self._rejected: list[RejectedRow] = []
@@ -74,7 +77,8 @@ class Intake:
         """One row that isn't taken; votes that name its key are told where it was."""
         if key is not None:
             self.keys.put(
-                key, Known("", False, line, f"its pair {key!r} was rejected at line {line} of {file}: {reason}")
+                key,
+                Known("", False, line, f"its pair {key!r} was rejected at {self._at(file, line)} of {file}: {reason}"),
             )
         self._note(RejectedRow(file, line, reason), counted)
         if len(self._rejected) >= BATCH_ROWS:
@@ -143,9 +147,14 @@ class Intake:
         if draft.key is not None:
             known = self.keys.get(draft.key)
             if known is not None and known.pair_id != ready.pair.id:
-                raise Rejected(f"the pair_id {draft.key!r} stands at line {known.line} already, for another pair")
+                raise Rejected(
+                    f"the pair_id {draft.key!r} stands at {self._at(file, known.line)} already, for another pair"
+                )
             self.keys.put(draft.key, Known(ready.pair.id, ready.pair.reply_a == _first(ready, draft), line, ""))
         return ready
+
+    def _at(self, file: str, number: int) -> str:
+        return f"{self._units.get(file, 'line')} {number}"
 
     def _note(self, row: RejectedRow, counted: bool) -> None:
         self._rejected.append(row)

@@ -51,6 +51,11 @@ class InputFile:
     sha256: str
     n_bytes: int
 
+    @property
+    def unit(self) -> str:
+        """What a row's number counts."""
+        return {"json": "item", "parquet": "row"}.get(self.layout, "line")
+
     def rows(self) -> Iterator[Row]:
         """Each record in order; blank lines are none."""
         if self.layout == "parquet":

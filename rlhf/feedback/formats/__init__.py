@@ -90,7 +90,7 @@ def _detect_one(file: InputFile) -> Format:
     records = sample(file)
     if not records:
         bad = next(iter(file.rows()), None)
-        said = f"line {bad.line}: {bad.problem}" if bad else "it has no rows"
+        said = f"{file.unit} {bad.line}: {bad.problem}" if bad else "it has no rows"
         raise BadInput(
             f"{file.name} holds no record that can be read; {said}",
             fix="give JSON lines, a JSON list or CSV with a header; --format reads a file whatever its first rows are",
