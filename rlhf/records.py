@@ -151,6 +151,7 @@ class Receipt:
     masked: Mapping[str, int] = field(default_factory=dict)  # personal data replaced, by kind
     judgements: int = 0  # new ones; a row may carry several
     pair_errors: int = 0  # bad rows of a file that only describes pairs: in `errors`, not in `rows`
+    pairs_merged: int = 0  # rows of such a file whose pair was there already: in none of the other counts
     state: str = "done"  # open (cut short), done, refused
 
     def as_json(self) -> dict[str, Any]:
@@ -168,6 +169,7 @@ class Receipt:
             "masked": dict(self.masked),
             "judgements": self.judgements,
             "pair_errors": self.pair_errors,
+            "pairs_merged": self.pairs_merged,
             "state": self.state,
             "errors": [e.as_json() for e in self.errors],
         }

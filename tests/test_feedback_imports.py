@@ -99,6 +99,20 @@ def test_strict_refuses_the_file_whole_and_keeps_the_receipt(workspace: Workspac
     assert count(workspace, pairs) == 0 and feedback.receipts(workspace)[0].state == "refused"
     good = write(tmp_path / "y.jsonl", [row(1), row(2)])
     assert figures(feedback.import_files(workspace, [good], strict=True)) == (2, 2, 0, 0)
+def test_rows_that_describe_a_pair_again_are_counted(workspace: Workspace, tmp_path: Path) -> None:
+    """The same two replies in either order are one pair, under whatever pair_id."""
+    described = [{"pair_id": f"p{n}", "prompt": "q", "reply_a": "x", "reply_b": f"y{n}"} for n in range(3)]
+    described += [{"pair_id": "again", "prompt": "q", "reply_a": "y0", "reply_b": "x"}]
+    described += [{"pair_id": "bad", "prompt": "q", "reply_a": "x", "reply_b": "x"}]
+    voted = [{"pair_id": key, "vote": "a", "labeler": f"l{n}"} for n, key in enumerate(("p0", "p1", "again"))]
+    files = [write(tmp_path / "pairs.jsonl", described), write(tmp_path / "votes.jsonl", voted)]
+    receipt = feedback.import_files(workspace, files)
+    assert figures(receipt) == (3, 3, 0, 0)
+    assert (receipt.pairs, receipt.pairs_merged, receipt.pair_errors) == (3, 1, 1)
+    assert feedback.receipts(workspace)[0].pairs_merged == 1 and receipt.as_json()["pairs_merged"] == 1
+    assert feedback.import_files(workspace, files).pairs_merged == 4
+
+
 def test_a_json_list_has_items_and_not_lines(workspace: Workspace, tmp_path: Path) -> None:
     path = tmp_path / "x.json"
     path.write_text(json.dumps([row(1), row(2), 3, row(4, chosen="bad 4")], indent=1))
@@ -387,6 +401,7 @@ def test_the_two_convarg_files_are_one_import(workspace: Workspace, shared_data:
     assert (
         figures(receipt) == (63_617, 63_486, 76, 55) and receipt.pair_errors == 11 and receipt.source == "convarg_votes"
     )
+    assert receipt.pairs + receipt.pairs_merged + receipt.pair_errors == 12_752 and receipt.pairs_merged == 317
 
 
 ODD_LINES = [

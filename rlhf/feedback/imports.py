@@ -277,5 +277,6 @@ def _filled(receipt: Receipt, intake: Intake, state: str) -> Receipt:
         masked=dict(sorted(intake.masked.items())),
         judgements=counts["judgements"],
         pair_errors=counts["pair_errors"],
+        pairs_merged=counts["pairs_merged"],
         state=state,
     )

@@ -25,6 +25,7 @@ from rlhf.store.tables import comments, imports, judgements, rejected_rows
 
 # Bigger batches touch each index page fewer times (5,000 rows: a fifth faster than 2,000), and a crash repeats more.
 BATCH_ROWS, BATCH_CHARS = 5_000, 16_000_000
+_DETAILS = ("pairs", "pairs_merged", "judgements", "comments", "pair_errors")
 ERRORS_IN_RECEIPT = 1_000  # all are stored; a receipt shows this many
 
 
@@ -43,9 +44,7 @@ class Intake:
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
         self.workspace, self.import_id, self.defaults, self.trial = workspace, import_id, defaults, trial
-        self.counts: Counter[str] = (
-            Counter()
-        )  # rows, accepted, duplicates, rejected, pairs, judgements, comments, pair_errors
+        self.counts: Counter[str] = Counter()  # rows, accepted, duplicates, rejected, and those of _DETAILS
         self.masked: Counter[str] = Counter()
         self.errors: list[RejectedRow] = []
         self.keys = KeyIndex()
@@ -124,7 +123,7 @@ class Intake:
 
     def columns(self) -> dict[str, Any]:
         """The counts as columns of `imports`."""
-        details = {name: self.counts[name] for name in ("pairs", "judgements", "comments", "pair_errors")}
+        details = {name: self.counts[name] for name in _DETAILS}
         return {
             **{name: self.counts[name] for name in ("rows", "accepted", "duplicates", "rejected")},
             "details": json.dumps({**details, "masked": dict(self.masked)}, sort_keys=True),
@@ -168,7 +167,11 @@ class Intake:
         if self.trial:
             return
         at = now_text()
-        self.counts["pairs"] += add_pairs(write, [ready.pair for ready in live if ready.pair], at)
+        described = [ready.pair for ready in live if ready.pair and not ready.counted]
+        new_pairs = add_pairs(write, described, at)
+        self.counts["pairs_merged"] += len(described) - new_pairs
+        new_pairs += add_pairs(write, [ready.pair for ready in live if ready.pair and ready.counted], at)
+        self.counts["pairs"] += new_pairs
         add_sources(
             write,
             [(ready.pair.id, ready.source, ready.subject, ready.details) for ready in live if ready.pair],
