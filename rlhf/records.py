@@ -153,6 +153,12 @@ class Receipt:
     pair_errors: int = 0  # bad rows of a file that only describes pairs: in `errors`, not in `rows`
     pairs_merged: int = 0  # rows of such a file whose pair was there already: in none of the other counts
     state: str = "done"  # open (cut short), done, refused
+    imported_as: str | None = None  # of an open one: the later import that took the same content to its end
+    units: Mapping[str, str] = field(default_factory=dict)  # file → "item" or "row" where rows are no lines
+
+    def place_of(self, bad: RejectedRow) -> str:
+        """Where a bad row is, for people: file, and number of the line, item or row."""
+        return f"{bad.file} {self.units.get(bad.file, 'line')} {bad.line}"
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -171,6 +177,7 @@ class Receipt:
             "pair_errors": self.pair_errors,
             "pairs_merged": self.pairs_merged,
             "state": self.state,
+            "imported_as": self.imported_as,
             "errors": [e.as_json() for e in self.errors],
         }
 

@@ -99,6 +99,34 @@ def test_strict_refuses_the_file_whole_and_keeps_the_receipt(workspace: Workspac
     assert count(workspace, pairs) == 0 and feedback.receipts(workspace)[0].state == "refused"
     good = write(tmp_path / "y.jsonl", [row(1), row(2)])
     assert figures(feedback.import_files(workspace, [good], strict=True)) == (2, 2, 0, 0)
+
+
+def test_a_strict_import_cut_short_claims_nothing_and_is_marked_as_made_good(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(intake, "BATCH_ROWS", 10)
+    path = write(tmp_path / "x.jsonl", [row(n) for n in range(35)])
+    first_look, real = [], intake.Intake.flush
+
+    def cut_short(self: intake.Intake, state: str = "open") -> None:
+        real(self, state)
+        first_look.append(self.trial)
+        if len(first_look) == 2:
+            raise SystemError("power cut")
+
+    with monkeypatch.context() as patch, pytest.raises(SystemError):
+        patch.setattr(intake.Intake, "flush", cut_short)
+        feedback.import_files(workspace, [path], strict=True)
+    (left,) = feedback.receipts(workspace)
+    assert first_look == [True, True] and left.state == "open" and left.imported_as is None
+    assert figures(left) == (0, 0, 0, 0) and count(workspace, judgements) == 0
+    other = feedback.import_files(workspace, [path], source="elsewhere")
+    assert feedback.receipts(workspace, id=left.id)[0].imported_as is None and other.source == "elsewhere"
+    again = feedback.import_files(workspace, [path], strict=True)
+    assert figures(again) == (35, 35, 0, 0)
+    assert feedback.receipts(workspace, id=left.id)[0].imported_as == again.id
+
+
 def test_rows_that_describe_a_pair_again_are_counted(workspace: Workspace, tmp_path: Path) -> None:
     """The same two replies in either order are one pair, under whatever pair_id."""
     described = [{"pair_id": f"p{n}", "prompt": "q", "reply_a": "x", "reply_b": f"y{n}"} for n in range(3)]

@@ -16,6 +16,7 @@ app = typer.Typer(
     no_args_is_help=True, help="Preferences in and out: import, list, show, export.", rich_markup_mode=None
 )
 _ERRORS_SHOWN = 5
+_CUT_SHORT = "cut short: import the file again"
 
 
 @verb(app, "import")
@@ -143,7 +144,7 @@ def receipts(
     else:
         text = (
             "\n".join(
-                f"{r.id}  {r.state:<8} {r.source}: {r.rows:,} rows, {r.accepted:,} accepted, "
+                f"{r.id}  {_state(r):<8} {r.source}: {r.rows:,} rows, {r.accepted:,} accepted, "
                 f"{r.duplicates:,} duplicates, "
                 f"{r.rejected:,} rejected"
                 for r in found

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
 from rlhf.errors import BadInput, BadUsage, Interrupted, NotFound
 from rlhf.feedback import formats
@@ -143,10 +143,23 @@ def receipts(workspace: Workspace, *, id: str | None = None, errors: int = 20) -
                     row.rejected,
                     tuple(RejectedRow(b.file, b.line, b.reason) for b in bad),
                     state=row.state,
+                    imported_as=_completed_by(connection, row) if row.state == "open" else None,
+                    units={file["name"]: file["unit"] for file in files if "unit" in file},
                     **details,
                 )
             )
     return found
+
+
+def _completed_by(connection: Connection, cut_short: Any) -> str | None:
+    """The first later import that took the same content, under the same source, to its end."""
+    query = (
+        select(imports.c.id)
+        .where(imports.c.content == cut_short.content, imports.c.source == cut_short.source)
+        .where(imports.c.state == "done", imports.c.created_at >= cut_short.created_at)
+        .order_by(imports.c.created_at, imports.c.id)
+    )
+    return connection.scalars(query.limit(1)).first()
 
 
 def _read_all(intake: Intake, form: formats.Format, described: Sequence[Input], voted: Sequence[Input]) -> None:

@@ -96,9 +96,10 @@ class Intake:
                         for row in self._rejected
                     ],
                 )
-                write.connection.execute(
-                    imports.update().where(imports.c.id == self.import_id).values(state=state, **self.columns())
-                )
+                if not self.trial or state != "open":  # a trial under way has stored no row: nothing to claim
+                    write.connection.execute(
+                        imports.update().where(imports.c.id == self.import_id).values(state=state, **self.columns())
+                    )
                 if state != "open":
                     write.audit(
                         f"feedback.import.{state}", self.import_id, {**self.columns(), "source": self.defaults.source}
