@@ -42,6 +42,8 @@ def import_(
     """Import feedback files and account for every row."""
     from rlhf import feedback
 
+    _say_broken_formats(run, format)
+
     def progress(rows: int) -> None:
         if sys.stderr.isatty():
             print(f"\r{rows:,} rows", end="", file=sys.stderr, flush=True)
@@ -159,6 +161,7 @@ def formats(run: Run) -> None:
     """List the formats that can be imported."""
     from rlhf.feedback.formats import available
 
+    _say_broken_formats(run, None)
     run.result(
         {"formats": {name: f.summary for name, f in available().items()}},
         "\n".join(f"{name:<9} {f.summary}" for name, f in available().items()),
@@ -198,6 +201,21 @@ def _receipt_text(receipt: Receipt, shown: int = _ERRORS_SHOWN) -> str:
             f"  … and {bad - len(receipt.errors[:shown]):,} more; all of them: rlhf feedback receipts {receipt.id}"
         )
     return "\n".join(lines)
+
+
+def _state(receipt: Receipt) -> str:
+    if receipt.state != "open":
+        return receipt.state
+    return f"cut short, imported later as {receipt.imported_as}" if receipt.imported_as else _CUT_SHORT
+
+
+def _say_broken_formats(run: Run, asked: str | None) -> None:
+    """Name the formats that are passed over; the one that was asked for is refused with the same reason."""
+    from rlhf.feedback.formats import broken
+
+    for name, reason in broken().items():
+        if name != asked:
+            run.say(f"the format '{name}' is passed over: {reason}")
 
 
 def _votes(votes: dict[str, int]) -> str:

@@ -50,15 +50,40 @@ class Format(ABC):
         return None
 
 
-@cache
 def available() -> dict[str, Format]:
-    """Every installed format by name, most specific first."""
-    found = [entry.load() for entry in entry_points(group="rlhf.formats")]
-    return {f.name: f for f in sorted(found, key=lambda f: (f.rank, f.name))}
+    """Every installed format that can be used, by name, most specific first."""
+    return _installed()[0]
+
+
+def broken() -> dict[str, str]:
+    """Every installed format that can't be loaded, by its entry point's name, and why: it is passed over."""
+    return _installed()[1]
+
+
+@cache
+def _installed() -> tuple[dict[str, Format], dict[str, str]]:
+    found: list[Format] = []
+    failed: dict[str, str] = {}
+    for entry in entry_points(group="rlhf.formats"):
+        try:
+            format = entry.load()
+        except Exception as error:  # somebody else's module: it may raise anything
+            failed[entry.name] = " ".join(f"{entry.value} raises {type(error).__name__}: {error}".split())[:300]
+            continue
+        if isinstance(format, Format):
+            found.append(format)
+        else:
+            failed[entry.name] = f"{entry.value} is no instance of rlhf.feedback.formats.Format"
+    return {f.name: f for f in sorted(found, key=lambda f: (f.rank, f.name))}, failed
 
 
 def named(name: str) -> Format:
     """The format of this name. Raises BadUsage naming those that there are."""
+    if name not in available() and name in broken():
+        raise BadUsage(
+            f"the format '{name}' can't be used: {broken()[name]}",
+            fix="mend or uninstall the package that brings it, or use another format",
+        )
     if name not in available():
         raise BadUsage(
             f"there is no format '{name}'", fix=f"use one of {', '.join(available())}, or leave --format out"
