@@ -13,6 +13,8 @@ import typer
 
 from rlhf.cli.boundary import answer_for, quiet_libraries
 
+_INTERRUPTED = 130  # what Typer makes of Ctrl-C, in silence
+
 
 def build() -> typer.Typer:
     """The whole command tree."""
@@ -63,13 +65,13 @@ def main() -> None:
         status = typer.main.get_command(build())(args=words, prog_name="rlhf", standalone_mode=False)
     except BrokenPipeError:
         sys.exit(0)
-    except (SystemExit, EOFError):
-        raise
-    except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+    except (SystemExit, typer.Exit) as stop:
+        status = stop.exit_code if isinstance(stop, typer.Exit) else stop.code
     except BaseException as error:
         if type(error).__name__ == "NoArgsIsHelpError":  # a bare `rlhf feedback`: its help, as wrong usage
             print(error, file=sys.stderr)
             sys.exit(2)
         sys.exit(answer_for(error, words))
+    if status == _INTERRUPTED:
+        sys.exit(answer_for(KeyboardInterrupt(), words))
     sys.exit(status if isinstance(status, int) else 0)
