@@ -107,6 +107,27 @@ def test_a_workspace_can_not_be_where_a_file_is(rlhf: CommandLine, tmp_path: Pat
     assert (tmp_path / "file").read_text("utf-8") == "mine"
 
 
+def test_an_empty_word_for_the_workspace_is_wrong_usage(rlhf: CommandLine) -> None:
+    """`--workspace "$UNSET"` must not make one of the folder that one happens to stand in."""
+    answer = rlhf.at(None)("init", "--workspace", "", "--json")
+    assert answer.status == 2 and "--workspace is empty" in answer.error["message"]
+
+
+def test_an_import_cut_short_says_so_to_people(rlhf: CommandLine, tmp_path: Path) -> None:
+    assert rlhf.root is not None
+    file = write_polite(tmp_path / "more.jsonl", 20, seed=5)
+    first = rlhf.json("feedback", "import", file)["import"]
+    with sqlite3.connect(rlhf.root / "rlhf.db") as connection:
+        connection.execute("update imports set state = 'open' where id = ?", (first,))
+    connection.close()
+    for words in (("receipts",), ("receipts", first)):
+        assert "cut short: import the file again" in rlhf("feedback", *words).out
+    later = rlhf.json("feedback", "import", file)["import"]
+    for words in (("receipts",), ("receipts", first)):
+        out = rlhf("feedback", *words).out
+        assert f"cut short, imported later as {later}" in out and "import the file again" not in out
+
+
 @contextmanager
 def as_nobody() -> Iterator[None]:
     """Without the right to write what is ours."""

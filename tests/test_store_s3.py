@@ -8,7 +8,7 @@ from pathlib import Path
 import adapter_folders as made
 import pytest
 
-from rlhf.errors import Conflict, Damaged, NotFound
+from rlhf.errors import BadInput, Conflict, Damaged, NotFound
 from rlhf.registry import aliases, export_folder, open_version, publish, verify
 from rlhf.store import Workspace
 
@@ -45,6 +45,13 @@ def remote(s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> I
     yield workspace
     workspace.close()
     s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_bucket_that_is_not_there_is_told_before_anything_is_made(remote: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="s3://no-such-bucket/x can't be written"):
+        Workspace.create(tmp_path / "new", artifacts="s3://no-such-bucket/x")
+    assert not (tmp_path / "new").exists()
+    assert remote.artifacts.fs.find(remote.artifacts.root) == []  # a bucket that is there keeps nothing of the look
 
 
 def _files(folder: Path) -> dict[str, bytes]:

@@ -13,7 +13,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import Connection, create_engine, inspect, text
 
-from rlhf.errors import BadInput, Conflict, Damaged, NotFound, RlhfError
+from rlhf.errors import BadInput, BadUsage, Conflict, Damaged, NotFound, RlhfError
 from rlhf.registry import aliases, lineage, open_version, verify
 from rlhf.store import Workspace, audit, database
 from rlhf.store.tables import metadata
@@ -108,9 +108,42 @@ def test_an_emptied_database_is_damaged_and_not_an_empty_workspace(workspace: Wo
 
 @pytest.mark.parametrize("setting", [{"database": "nosuch://x"}, {"artifacts": "nosuch://x"}])
 def test_a_store_of_an_unknown_kind_is_refused_and_leaves_nothing(tmp_path: Path, setting: dict[str, str]) -> None:
-    with pytest.raises(BadInput, match="can't be opened"):
+    with pytest.raises(RlhfError, match=r"can't be opened|'nosuch://…' is neither"):
         Workspace.create(tmp_path / "ws", **setting)
     assert not (tmp_path / "ws").exists()
+
+
+@pytest.mark.parametrize("outside", ["../../x.db", "../x.db", "", ".", "a/../..", "mysql://x", "sqlite:////x.db"])
+def test_a_database_that_leaves_the_workspace_is_wrong_usage(tmp_path: Path, outside: str) -> None:
+    with pytest.raises(BadUsage, match=r"no file inside the workspace|SQLite file name nor a postgresql:// URL"):
+        Workspace.create(tmp_path / "some" / "ws", database=outside)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("there", [False, True])
+@pytest.mark.parametrize("setting", [{"database": "no/folder/x.db"}, {"database": "postgresql://u:s@127.0.0.1:1/x"}])
+def test_a_failed_making_takes_back_what_it_made_and_nothing_else(
+    tmp_path: Path, setting: dict[str, str], there: bool
+) -> None:
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    root = tmp_path / "some" / "ws"
+    if there:
+        (root / "runs").mkdir(parents=True)
+        (root / "mine").write_text("mine")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(RlhfError, match="can't be used"):
+        Workspace.create(root, artifacts="deep/artifacts", **setting)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_making_that_fails_late_leaves_no_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(audit, "append", full)
+    with pytest.raises(BadInput, match="No space left"):
+        Workspace.create(tmp_path / "ws")
+    assert list(tmp_path.iterdir()) == []
 
 
 _NEXT = """

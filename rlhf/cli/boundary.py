@@ -116,6 +116,13 @@ def _keyword(parameter: inspect.Parameter) -> inspect.Parameter:
     return parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
 
 
+def _folder(word: str | Path) -> Path:
+    """`--workspace ''`, say from an unset variable in a script, must not be the folder one happens to stand in."""
+    if not str(word).strip():
+        raise BadUsage("--workspace is empty", fix="name the workspace's folder, or leave --workspace out")
+    return Path(word)
+
+
 def _common(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
@@ -125,7 +132,12 @@ _COMMON = [
         "workspace_dir",
         Path,
         typer.Option(
-            Path("workspace"), "--workspace", envvar="RLHF_WORKSPACE", help="The workspace folder.", metavar="DIR"
+            Path("workspace"),
+            "--workspace",
+            envvar="RLHF_WORKSPACE",
+            help="The workspace folder.",
+            metavar="DIR",
+            parser=_folder,
         ),
     ),
     _common("as_json", bool, typer.Option(False, "--json", help="One JSON object on standard output.")),

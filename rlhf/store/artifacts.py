@@ -19,7 +19,7 @@ from typing import Any
 import fsspec
 from sqlalchemy import Connection, select
 
-from rlhf.errors import Conflict, Damaged, NotFound
+from rlhf.errors import BadInput, Conflict, Damaged, NotFound
 from rlhf.ids import digest_file, new_id, now
 from rlhf.store.tables import files
 
@@ -33,6 +33,21 @@ class Artifacts:
         self.fs: Any
         self.fs, self.root = fsspec.core.url_to_fs(self.url)
         self.is_local = "file" in (self.fs.protocol if isinstance(self.fs.protocol, tuple) else (self.fs.protocol,))
+
+    def check_reachable(self) -> None:
+        """Write a small object under a remote root and remove it. Raises BadInput where that fails; local roots pass."""
+        if self.is_local:
+            return
+        probe = f"{self.root}/.reachable-{new_id()}"
+        try:
+            self.fs.pipe_file(probe, b"x")
+            self.fs.rm_file(probe)
+        except Exception as error:  # the store's client has many of its own
+            reason = (str(error).splitlines() or [""])[0] or type(error).__name__
+            raise BadInput(
+                f"the artifacts at {self.url} can't be written: {reason}",
+                fix="check the URL, that the bucket exists, the network and the credentials (AWS_…)",
+            ) from None
 
     @contextmanager
     def staging(self) -> Iterator[Path]:

@@ -26,6 +26,7 @@ from rlhf.ids import secret
 from rlhf.store import audit
 from rlhf.store.artifacts import Artifacts
 from rlhf.store.database import Database, explain
+from rlhf.store.making import alone_in, check_database, database_files, undone_on_failure
 
 SCHEMA_VERSION = 1
 
@@ -62,31 +63,50 @@ class Workspace:
     ) -> Workspace:
         """Make a workspace. database: a file name, or a PostgreSQL URL. artifacts: a folder name, or an S3 URL.
 
-        Raises Conflict where there is one already, BadInput where `root` is a file or can't be written.
+        Raises Conflict where there is one already, BadUsage for a database that can't be one, BadInput where `root` is a
+        file or can't be written, or the artifacts can't be reached. A failure takes back what this call made.
         """
         root = Path(root).absolute()
-        if (root / "workspace.yaml").exists():
-            raise Conflict(f"{root} is a workspace already", fix="use it, or name another folder with --workspace")
+        check_database(root, database)
         settings = {"schema_version": SCHEMA_VERSION, "database": database, "artifacts": artifacts, "key": secret()}
+        _refuse_second(root)
         workspace = cls._connected(root, settings, actor)
+        workspace.artifacts.check_reachable()
+        made = [root / name for name in ("workspace.yaml.new", "bases", "runs", "cache")]
+        made += database_files(root, database)
+        if workspace.artifacts.is_local:
+            made.append(Path(workspace.artifacts.root))
         try:
-            for folder in ("bases", "runs", "cache"):
-                (root / folder).mkdir(parents=True, exist_ok=True)
-            staged = root / "workspace.yaml.new"
-            staged.touch(mode=0o600)
-            staged.write_text(yaml.safe_dump(settings, sort_keys=False), "utf-8")
+            with undone_on_failure([root]):
+                root.mkdir(parents=True, exist_ok=True)
+                with alone_in(root):
+                    _refuse_second(root)
+                    with undone_on_failure(made):
+                        workspace._make(settings)
         except OSError as error:
             raise BadInput(
                 f"{root} can't be made a workspace: {error}", fix="name a folder that you can write"
             ) from None
-        with _explained(workspace.database):
-            workspace.database.upgrade()
-            with workspace.write() as write:
-                write.audit("workspace.create", root.name, {"schema_version": SCHEMA_VERSION})
-        if workspace.artifacts.is_local:
-            Path(workspace.artifacts.root).mkdir(parents=True, exist_ok=True)
-        staged.rename(root / "workspace.yaml")  # last, so that a workspace that opens is whole
         return workspace
+
+    def _make(self, settings: Mapping[str, Any]) -> None:
+        """Folders, tables and, last, `workspace.yaml`: a workspace that opens is whole."""
+        try:
+            for folder in ("bases", "runs", "cache"):
+                (self.root / folder).mkdir(exist_ok=True)
+            if self.artifacts.is_local:
+                Path(self.artifacts.root).mkdir(parents=True, exist_ok=True)
+            staged = self.root / "workspace.yaml.new"
+            staged.touch(mode=0o600)
+            staged.write_text(yaml.safe_dump(dict(settings), sort_keys=False), "utf-8")
+            with _explained(self.database):
+                self.database.upgrade()
+                with self.write() as write:
+                    write.audit("workspace.create", self.root.name, {"schema_version": SCHEMA_VERSION})
+            staged.rename(self.root / "workspace.yaml")
+        except BaseException:
+            self.close()  # before its files go
+            raise
 
     @classmethod
     def open(cls, root: Path | str, *, actor: str | None = None) -> Workspace:
@@ -153,6 +173,11 @@ class Workspace:
 
     def close(self) -> None:
         self.database.close()
+
+
+def _refuse_second(root: Path) -> None:
+    if (root / "workspace.yaml").exists():
+        raise Conflict(f"{root} is a workspace already", fix="use it, or name another folder with --workspace")
 
 
 def _default_actor() -> str:
