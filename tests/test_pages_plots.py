@@ -67,5 +67,13 @@ def test_a_label_is_text_whatever_it_holds() -> None:
     assert '#010101 & id="z"' in "".join(ElementTree.fromstring(dots('#010101 & id="z"')).itertext())
 
 
+def test_a_reliability_diagram_of_near_predictions_is_drawn_near() -> None:
+    assert plots.reliability_axes(BINS) == ((0.0, 1.0), (-0.02, 1.02))
+    near = [plots.Bin(0.48, 0.40, 40, 0.32, 0.65), plots.Bin(0.52, 0.61, 40, 0.35, 0.68)]
+    (left, right), (bottom, top) = plots.reliability_axes(near)
+    assert 0.44 < left < 0.48 and 0.52 < right < 0.56
+    assert bottom < 0.32 and top > 0.68 and top - bottom < 0.5
+
+
 def test_smoothing_never_looks_ahead() -> None:
     assert plots.smoothed([1, 3, 5, 100], 2) == [1, 2, 4, 52.5]

@@ -113,9 +113,21 @@ def _comparison(content: Mapping[str, Any]) -> Iterator[Section]:
     head = ("difference", "accuracy, points", "log-loss, nats", "ranked alike, %", "pairs")
     yield Section(
         "Side by side",
-        grid + table(head, rows, numeric=(1, 2, 3, 4), wide=True),
+        grid + table(head, rows, numeric=(1, 2, 3, 4), wide=True) + _beside(versions),
         "Paired differences on the same pairs, with 95 % intervals. An interval that holds 0 doesn't show one.",
     )
+
+
+def _beside(versions: Mapping[str, Any]) -> Markup:
+    """Each figure of every version in one row."""
+    measures = [v["figures"]["measures"] for v in versions.values()]
+    side = next(iter(versions.values()))["figures"]["length_guess_side"]  # of the pairs, which all versions share
+    rows = [
+        (label.format(side=side), *(value_of(m[key], form) for m in measures))
+        for key, label, form, _ in _ROWS
+        if all(key in m for m in measures)
+    ]
+    return table(("figure", *versions), rows, numeric=range(1, len(versions) + 1), wide=True)
 
 
 def _of_version(
@@ -147,15 +159,31 @@ def _counts(f: Mapping[str, Any]) -> str:
 
 
 def _figures(f: Mapping[str, Any]) -> Markup:
-    rows = []
+    rows, methods = [], list(dict.fromkeys(m["method"] for key, *_ in _ROWS if (m := f["measures"].get(key))))
+    marks = {method: chr(ord("a") + i) for i, method in enumerate(methods)}
     for key, label, form, meaning in _ROWS:
         if measure := f["measures"].get(key):
             label = label.format(side=f["length_guess_side"])
             said = Markup('{}<br><span class="unit">{}</span>').format(label, meaning)
             rows.append(
-                (said, number(measure["value"], form), range_of(measure, form), f"{measure['n']:,}", measure["method"])
+                (
+                    said,
+                    number(measure["value"], form),
+                    range_of(measure, form),
+                    f"{measure['n']:,}",
+                    marks[measure["method"]],
+                )
             )
-    return table(("figure", "value", "95 % interval", "pairs", "method"), rows, numeric=(1, 2, 3), wide=True)
+    notes = Markup("<br>").join(f"{mark}: {_explained(method)}" for method, mark in marks.items())
+    head = ("figure", "value", "95 % interval", "pairs", "method")
+    return table(head, rows, numeric=(1, 2, 3), wide=True) + Markup('<p class="small">{}</p>\n').format(notes)
+
+
+def _explained(method: str) -> str:
+    """A method's words with what a reader can't be expected to know."""
+    if not method.endswith("bias-shifted"):
+        return method
+    return f"{method}: resampling alone raises the ECE, so the interval is moved down by as much"
 
 
 def _identity(content: Mapping[str, Any]) -> Markup:

@@ -16,6 +16,7 @@ from rlhf.pages.svg import BAD, BAND, GOOD, INK, LINE, MUTED, drawing, inline
 
 _WIDTH, _HEIGHT = 4.3, 3.0  # inches at 9 points: 9 pixels on a 390 pixel phone, 13 on a desk
 _LABEL_LENGTH = 26
+_NARROW = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,15 +49,27 @@ def reliability(name: str, bins: Sequence[Bin]) -> Markup:
         predicted = [b.predicted for b in bins]
         top.plot([0, 1], [0, 1], color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)))
         top.vlines(predicted, [b.band_low for b in bins], [b.band_high for b in bins], color=BAND, linewidth=7)
-        top.plot(predicted, [b.observed for b in bins], color=GOOD, linewidth=1.2, marker="o", markersize=4)
-        top.set(xlim=(0, 1), ylim=(-0.02, 1.02), ylabel="observed share")
-        top.set_yticks([0, 0.25, 0.5, 0.75, 1])
+        top.plot(predicted, [b.observed for b in bins], color=GOOD, linestyle="none", marker="o", markersize=4)
+        (left, right), (bottom, up) = reliability_axes(bins)
+        top.set(xlim=(left, right), ylim=(bottom, up), ylabel="observed share")
+        top.locator_params(axis="y", nbins=5)
         top.grid(axis="y")
-        below.bar(predicted, [b.n for b in bins], width=0.025, color=GOOD)
+        below.bar(predicted, [b.n for b in bins], width=0.025 * (right - left), color=GOOD)
         below.set(xlabel="predicted probability that the reply is preferred", ylabel="pairs")
         below.locator_params(axis="y", nbins=3)
         told = ", ".join(f"{b.predicted:.2f} predicted {b.observed:.2f} observed of {b.n}" for b in bins)
         return inline(figure, name, f"Reliability diagram: {told}")
+
+
+def reliability_axes(bins: Sequence[Bin]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """What a reliability diagram's axes span, predicted and observed: 0 to 1, or the dots and their bands with a margin
+    where the predictions fill less than half of it and would be one blot."""
+    predicted = [b.predicted for b in bins]
+    if not bins or max(predicted) - min(predicted) >= _NARROW:
+        return (0.0, 1.0), (-0.02, 1.02)
+    seen = [*predicted, *(v for b in bins for v in (b.observed, b.band_low, b.band_high))]
+    margin = max(0.02, 0.1 * (max(predicted) - min(predicted)))
+    return (min(predicted) - margin, max(predicted) + margin), (min(seen) - 0.02, max(seen) + 0.02)
 
 
 def histogram(name: str, edges: Sequence[float], counts: Sequence[int]) -> Markup:
