@@ -12,7 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rlhf.errors import BadInput, Conflict, Damaged, NotFound
+from rlhf.errors import BadInput, BadUsage, Conflict, Damaged, NotFound
 from rlhf.registry import aliases, open_version, resolve, retire
 from rlhf.store import Workspace, audit
 
@@ -121,7 +121,7 @@ def test_rollback_to_a_retired_version_is_refused_with_the_way_out(five: Workspa
     ],
 )
 def test_what_could_be_read_otherwise_is_no_alias(five: Workspace, alias: str) -> None:
-    with pytest.raises(BadInput):
+    with pytest.raises(BadUsage):
         aliases.move(five, alias, "hh@1", why="x")
 
 

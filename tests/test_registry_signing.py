@@ -7,7 +7,7 @@ from pathlib import Path
 import adapter_folders as made
 import pytest
 
-from rlhf.errors import BadInput, Damaged, NotFound
+from rlhf.errors import BadUsage, Damaged, NotFound
 from rlhf.registry import open_version, show, sign
 from rlhf.store import Workspace, audit
 
@@ -44,7 +44,7 @@ def test_a_sign_off_is_recorded_once_with_its_actor(ready: Workspace) -> None:
     ],
 )
 def test_what_is_not_there_cannot_be_signed(ready: Workspace, version: str, report: str, role: str) -> None:
-    with pytest.raises((NotFound, BadInput)):
+    with pytest.raises((NotFound, BadUsage)):
         sign(ready, version, report, role)
     assert show(ready, "hh@1").signoffs == ()
 

@@ -9,7 +9,7 @@ import adapter_folders as made
 import pytest
 from sqlalchemy import text
 
-from rlhf.errors import BadInput, Conflict, Damaged, NotFound, RlhfError
+from rlhf.errors import BadInput, BadUsage, Conflict, Damaged, NotFound, RlhfError
 from rlhf.registry import aliases, list_versions, open_version, resolve, retire, show
 from rlhf.store import Workspace
 
@@ -58,7 +58,7 @@ def test_each_spelling_means_one_version(workspace: Workspace, tmp_path: Path) -
 )
 def test_an_unknown_version_is_an_error_never_another_one(workspace: Workspace, tmp_path: Path, spelled: str) -> None:
     made.published(workspace, tmp_path, 0)
-    with pytest.raises((NotFound, BadInput)) as refused:
+    with pytest.raises((NotFound, BadInput, BadUsage)) as refused:
         resolve(workspace, spelled)
     assert refused.value.fix
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Row, select
 
-from rlhf.errors import BadInput, NotFound
+from rlhf.errors import BadInput, BadUsage, NotFound
 from rlhf.ids import now_text
 from rlhf.store import Workspace
 from rlhf.store.tables import reports
@@ -98,7 +98,7 @@ def publish(workspace: Workspace, content: Mapping[str, Any], html: str) -> Repo
 def open_report(workspace: Workspace, text: str) -> Report:
     """The report whose digest begins with `text` (6 or more hex digits, `sha256:` before it or not), each byte checked.
 
-    Raises NotFound, BadInput where several begin so, Damaged where a file was changed.
+    Raises NotFound, BadInput where several begin so, BadUsage for what is no digest, Damaged where a file was changed.
     """
     row = _find(workspace, text)
     with workspace.read() as connection:
@@ -180,7 +180,7 @@ def _changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, dict[str, 
 def _find(workspace: Workspace, text: str) -> Row[Any]:
     digits = text.removeprefix("sha256:").lower()
     if len(digits) < _MIN_HEX or not set(digits) <= set("0123456789abcdef"):
-        raise BadInput(
+        raise BadUsage(
             f"'{text}' is no report; wanted {_MIN_HEX} or more hex digits of its digest", fix="see: rlhf report list"
         )
     with workspace.read() as connection:

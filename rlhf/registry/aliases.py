@@ -16,7 +16,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, select
 from sqlalchemy.exc import IntegrityError
 
-from rlhf.errors import BadInput, Conflict, NotFound
+from rlhf.errors import BadInput, BadUsage, Conflict, NotFound
 from rlhf.ids import canonical_json, now_text
 from rlhf.records import AliasMove, VersionRef
 from rlhf.registry.locks import hold
@@ -127,12 +127,12 @@ def _name_of(alias: str) -> str:
     """The name before the `@`; refuses an alias that could be read as a number, a digest or two names."""
     name, at, label = alias.partition("@")
     if not at or not name or not _ALIAS.fullmatch(label):
-        raise BadInput(
+        raise BadUsage(
             f"'{alias}' is no alias: wanted name@alias, with letters, digits, - _ or . after the @",
             fix="write for instance hh@champion",
         )
     if label.isdigit() or _HEX.fullmatch(label):
-        raise BadInput(
+        raise BadUsage(
             f"'{label}' can't be an alias: it reads as a version's {'number' if label.isdigit() else 'digest'}",
             fix="choose a word, for instance champion",
         )
@@ -142,7 +142,7 @@ def _name_of(alias: str) -> str:
 def _require_free_word(alias: str) -> None:
     """Refused at a move only, so that an alias of this name from before still has its history and its way back."""
     if alias.partition("@")[2].lower() == _SNAPSHOTS_WORD:
-        raise BadInput(
+        raise BadUsage(
             f"'{_SNAPSHOTS_WORD}' can't be an alias: name@{_SNAPSHOTS_WORD} means a snapshot's newest cut",
             fix="choose another word, for instance newest or champion",
         )

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from rlhf.errors import BadInput, NotFound
+from rlhf.errors import BadUsage, NotFound
 from rlhf.ids import new_id, now_text
 from rlhf.registry.versions import MIN_HEX, open_version
 from rlhf.store import Workspace
@@ -37,13 +37,13 @@ def sign(workspace: Workspace, version: str, report: str, role: str) -> SignOff:
     """Sign a version. report: a stored report's digest or 12 or more digits of it. Signing the same again changes
     nothing.
 
-    Every byte of both is checked first. Raises NotFound for an unknown version or report, BadInput for a role that is
+    Every byte of both is checked first. Raises NotFound for an unknown version or report, BadUsage for a role that is
     no word, Damaged where a file of either has changed.
     """
     if not _ROLE.fullmatch(role):
-        raise BadInput(f"'{role}' is no role", fix="name one in up to 40 letters, for instance --as evaluator")
+        raise BadUsage(f"'{role}' is no role", fix="name one in up to 40 letters, for instance --as evaluator")
     if not _REPORT.fullmatch(report):
-        raise BadInput(
+        raise BadUsage(
             f"'{report}' is no report: wanted its digest, {MIN_HEX} hex digits or more", fix="see: rlhf report show"
         )
     ref = open_version(workspace, version).ref  # both before the lock: their files may be large

@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from rlhf.errors import BadInput, Conflict, Damaged, NotFound
+from rlhf.errors import BadInput, BadUsage, Conflict, Damaged, NotFound
 from rlhf.ids import digest_of, now_text
 from rlhf.records import Role, VersionRef
 from rlhf.registry import folder as folders
@@ -71,7 +71,7 @@ class VersionRow:
 
 
 def resolve(workspace: Workspace, text: str, *, role: Role | None = None) -> VersionRef:
-    """The one version that `text` means. Raises NotFound naming near ones; BadInput for another role or a spelling."""
+    """The one version that `text` means. Raises NotFound naming near ones; BadInput for another role, BadUsage for a spelling."""
     with workspace.read() as connection:
         ref = resolve_in(connection, text)
     if role is not None and ref.role != role:
@@ -213,7 +213,7 @@ def _row(
 
 def _by_digest(connection: Connection, digits: str) -> VersionRef:
     if not MIN_HEX <= len(digits) <= 64:
-        raise BadInput(
+        raise BadUsage(
             f"sha256:{digits} has {len(digits)} hex digits, wanted {MIN_HEX} to 64",
             fix="copy the digest from: rlhf adapter list",
         )
@@ -226,19 +226,19 @@ def _by_digest(connection: Connection, digits: str) -> VersionRef:
     return ref_of(rows[0])
 
 
-def _not_a_version(connection: Connection, text: str) -> BadInput | NotFound:
+def _not_a_version(connection: Connection, text: str) -> BadInput | BadUsage:
     numbers = (
         connection.execute(select(versions.c.number).where(versions.c.name == text).order_by(versions.c.number))
         .scalars()
         .all()
     )
     if numbers:
-        return BadInput(
+        return BadUsage(
             f"'{text}' names no single version", fix=f"say which: {', '.join(f'{text}@{n}' for n in numbers[-10:])}"
         )
     if text.startswith("base:"):
         return BadInput(f"'{text}' is a base, wanted an adapter's version", fix="write name@7, name@alias or sha256:…")
-    return NotFound(
+    return BadUsage(
         f"'{text}' is no version: wanted name@7, name@alias or sha256: and {MIN_HEX} hex digits",
         fix=_near(connection, text.partition("@")[0]),
     )
