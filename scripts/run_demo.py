@@ -21,10 +21,11 @@ PROJECT = Path(__file__).parent.parent
 FULL = {
     "base": "smollm2-135m",
     "top_layers": 10,
-    "learning_rate": 3e-4,
-    "epochs": 2.0,
-    "pairs_per_step": 16,
+    "learning_rate": 5e-4,
+    "epochs": 1.0,
+    "pairs_per_step": 8,
     "max_length": 512,
+    "test_pairs": 0,  # the evaluation below measures all of them
 }
 QUICK = {
     "base": "tiny",
@@ -34,6 +35,7 @@ QUICK = {
     "max_length": 1024,
     "lora_r": 8,
     "dtype": "float32",
+    "test_pairs": 0,
 }
 
 
