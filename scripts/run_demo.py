@@ -67,10 +67,13 @@ def run(out: Path, *, quick: bool) -> None:
     """The demo from top to bottom."""
     begin = time.perf_counter()
     from rlhf import demo, loop
+    from rlhf.engine.placement import choose
 
     empty(out)
     settings = dict(QUICK if quick else FULL)
     base = str(settings.pop("base"))
+    if not quick and choose().dtype == "bfloat16":
+        settings["epochs"] = 2.0  # three times as fast, so there is time for a second pass
     workspace = loop.Workspace.create(out / "workspace", actor="demo")
     folder = tiny_base(out / "tiny") if quick else PROJECT / ".bases" / "smollm2-135m"
     loop.engine.add_from_dir(workspace, base, folder)
