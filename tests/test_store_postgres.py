@@ -21,7 +21,7 @@ from rlhf.errors import Conflict, RlhfError
 from rlhf.ids import clock_at, new_id
 from rlhf.registry import aliases, descendants, lineage, list_versions, resolve, retire, show, sign, verify
 from rlhf.store import Workspace, audit, runs
-from rlhf.store.tables import metadata, reports, tokens
+from rlhf.store.tables import metadata, tokens
 
 pytestmark = pytest.mark.postgres
 
@@ -96,19 +96,7 @@ def _lived_in(workspace: Workspace, scratch: Path) -> list[Any]:
         ask(descendants, version="hh@2")
         ask(list_versions)
         ask(show, "hh@2")
-        made.add_rows(
-            workspace,
-            reports,
-            {
-                "digest": "ab12" * 16,
-                "kind": "evaluation",
-                "title": "t",
-                "path": "x",
-                "figures": "{}",
-                "actor": "x",
-                "created_at": "2026",
-            },
-        )
+        made.report(workspace, "ab12" * 16)
         said.append(sign(workspace, "hh@2", "ab12" * 3, "evaluator").report_digest)
         run = runs.start(workspace, "reward", "hh", None, {"epochs": 1})
         runs.finish(workspace, run, "done", version_digest=said[0].digest)
