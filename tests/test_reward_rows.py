@@ -13,7 +13,7 @@ from rlhf.engine.rendering import Renderer, shortened, split_at_common_prefix
 from rlhf.records import Judgement, Message, Pair, SnapshotRow
 from rlhf.reward.rows import TrainRow, micro_batches, training_rows
 from rlhf.reward.targets import target_of
-from rlhf.reward.trainer import StepSampler
+from rlhf.training.steps import StepSampler
 
 
 def renderer(folder: Path, limit: int) -> Renderer:

@@ -21,11 +21,11 @@ from rlhf.pages import write_run_report
 from rlhf.records import VersionRef
 from rlhf.reward import probes
 from rlhf.reward.material import Material, Say
-from rlhf.reward.progress import MetricsFile
-from rlhf.reward.run_folder import Run
 from rlhf.reward.score import score_with
 from rlhf.reward.targets import target_of
 from rlhf.store import Workspace, runs
+from rlhf.training import Run
+from rlhf.training.progress import MetricsFile
 
 
 def publish(
@@ -133,7 +133,7 @@ def _speed(meter: MetricsFile, material: Material) -> dict[str, Any]:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
     return {
         "steps": meter.steps_done,
-        "pairs_per_s": round(meter.pairs_per_s, 3),
+        "pairs_per_s": round(meter.items_per_s, 3),
         "train_seconds": round(meter.seconds, 1),
         "peak_memory_gib": round(peak, 2),
         "n_train": material.counts.trained_on,

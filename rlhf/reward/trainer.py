@@ -9,59 +9,21 @@ checkpoints, DDP) is the Trainer's.
 from __future__ import annotations
 
 import contextlib
-import math
-import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from datasets import Dataset
-from torch.utils.data import DataLoader, Sampler
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from torch.utils.data import DataLoader
 from trl import RewardConfig, RewardTrainer
 
 from rlhf.engine.packing import NAME as PACKED
 from rlhf.engine.scoring import attention_of, scores_of
 from rlhf.errors import RlhfError
-from rlhf.ids import chance
 from rlhf.reward.loss import pair_loss
 from rlhf.reward.rows import TrainRow, micro_batches
-
-WHOLE = "whole"  # empty file in a checkpoint whose other files are all written
-
-
-def last_whole_checkpoint(folder: Path) -> Path | None:
-    """The newest checkpoint that was written to its end; None where there is none."""
-    whole = [mark.parent for mark in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{WHOLE}")]
-    return max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
-
-
-class StepSampler(Sampler[list[int]]):
-    """Batches of indices, one an optimiser step: this process's share. Order depends on seed and epoch alone.
-
-    The last step of an epoch may be smaller. A process whose share is empty gets index -1: a row of weight 0.
-    """
-
-    def __init__(
-        self, n_rows: int, pairs_per_step: int, seed: int, rank: int, n_processes: int, *, in_order: bool = False
-    ) -> None:
-        self.n_rows, self.pairs_per_step, self.seed, self.in_order = n_rows, pairs_per_step, seed, in_order
-        self.rank, self.n_processes, self.epoch = rank, n_processes, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return math.ceil(self.n_rows / self.pairs_per_step)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        order = list(range(self.n_rows))
-        if not self.in_order:
-            chance(self.seed, "order", str(self.epoch)).shuffle(order)
-        for start in range(0, self.n_rows, self.pairs_per_step):
-            step = order[start : start + self.pairs_per_step]
-            yield step[self.rank :: self.n_processes] or [-1]
+from rlhf.training.checkpoints import mark_whole
+from rlhf.training.steps import StepLoader, StepSampler
 
 
 class _Rows(torch.utils.data.Dataset[TrainRow]):
@@ -78,13 +40,6 @@ class _Rows(torch.utils.data.Dataset[TrainRow]):
         return TrainRow(
             first.pair_id, first.prefix, first.chosen, first.rejected, first.target, first.margin, weight=0.0
         )
-
-
-class _StepLoader(DataLoader[TrainRow]):
-    """The Trainer tells a loader its epoch; ours passes it on to the sampler."""
-
-    def set_epoch(self, epoch: int) -> None:
-        self.batch_sampler.set_epoch(epoch)
 
 
 class PackedRewardTrainer(RewardTrainer):
@@ -126,7 +81,7 @@ class PackedRewardTrainer(RewardTrainer):
             self.accelerator.num_processes,
             in_order=in_order,
         )
-        return _StepLoader(self.rows, batch_sampler=sampler, collate_fn=list)
+        return StepLoader(self.rows, batch_sampler=sampler, collate_fn=list)
 
     def training_step(self, model: Any, inputs: list[TrainRow], num_items_in_batch: Any = None) -> torch.Tensor:
         """One optimiser step's gradients. Returns this process's part of the loss, scaled so that the processes' mean is it."""
@@ -186,12 +141,7 @@ class PackedRewardTrainer(RewardTrainer):
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()  # each process has written its own part
         if self.args.should_save:
-            folder = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-            for file in folder.rglob("*"):
-                if file.is_file():
-                    with open(file, "rb") as handle:
-                        os.fsync(handle.fileno())
-            (folder / WHOLE).touch()
+            mark_whole(self.args.output_dir, self.state.global_step)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Held-out pairs are measured on a published version, by `rlhf evaluate`, where every figure has its interval."""

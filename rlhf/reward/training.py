@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -22,15 +22,20 @@ from rlhf.engine import placement, rewards
 from rlhf.errors import Interrupted
 from rlhf.records import VersionRef
 from rlhf.reward.material import Material, Say, open_material
-from rlhf.reward.progress import MetricsFile, ProgressBar, StopAtSignal
 from rlhf.reward.publication import publish
-from rlhf.reward.run_folder import Run, in_charge, keep_placement, run_of
 from rlhf.reward.settings import RewardSettings
-from rlhf.reward.trainer import PackedRewardTrainer, last_whole_checkpoint
+from rlhf.reward.trainer import PackedRewardTrainer
 from rlhf.store import Workspace
+from rlhf.training import Plan, Run, in_charge, kept_dtype, run_of
+from rlhf.training.checkpoints import last_whole_checkpoint
+from rlhf.training.progress import MetricsFile, ProgressBar, StopAtSignal
 
 # While the first process proves and measures a version the others wait; NCCL's own patience is ten minutes.
 _WAIT = timedelta(hours=6)
+# The trainer's figures and their names in metrics.jsonl.
+_NAMED = {"pair_loss": "loss"} | {
+    name: name for name in ("accuracy", "margin", "mean_reward", "grad_norm", "learning_rate")
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,8 +68,9 @@ def train(workspace: Workspace, settings: RewardSettings, *, resume: bool = Fals
     state = PartialState(cpu=placement.wants_cpu(settings.device), timeout=_WAIT)
     say = say if say and state.is_main_process else _silent
     material = open_material(workspace, settings, state.num_processes, say)
-    run = run_of(workspace, material, resume, state)
-    material = keep_placement(run, material, resume)
+    plan = Plan("reward", material.settings.name, material.settings, material.identity)
+    run = run_of(workspace, plan, resume, state)
+    material = replace(material, place=kept_dtype(run, material.place, resume))
     with in_charge(workspace, run, state):
         trainer, meter, stop = _trainer(material, _model(material), run.folder)
         checkpoint = last_whole_checkpoint(run.folder / "checkpoints") if resume else None
@@ -120,7 +126,7 @@ def _trainer(material: Material, model: Any, folder: Path) -> tuple[PackedReward
     settings = material.settings
     if settings.packing == "off":
         model.get_base_model().set_attn_implementation("sdpa")
-    meter = MetricsFile(folder / "metrics.jsonl", len(material.rows), settings.pairs_per_step)
+    meter = MetricsFile(folder / "metrics.jsonl", _NAMED, "pairs", len(material.rows), settings.pairs_per_step)
     stop = StopAtSignal()
     steps = settings.max_steps or math.ceil(math.ceil(len(material.rows) / settings.pairs_per_step) * settings.epochs)
     args = RewardConfig(
@@ -161,7 +167,7 @@ def _trainer(material: Material, model: Any, folder: Path) -> tuple[PackedReward
         pairs_per_step=settings.pairs_per_step,
         token_budget=settings.token_budget,
         processing_class=material.base.tokenizer(),
-        callbacks=[ProgressBar(f"reward {settings.name}"), meter, stop],
+        callbacks=[ProgressBar(f"reward {settings.name}", {"pair_loss": "loss", "accuracy": "acc"}), meter, stop],
     )
     trainer.remove_callback(PrinterCallback)  # it prints to standard output, which is the result's
     return trainer, meter, stop

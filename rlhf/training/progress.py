@@ -22,8 +22,9 @@ from transformers import TrainerCallback
 class ProgressBar(TrainerCallback):
     """`step/steps` with the time left on standard error, also when that is no terminal (then a line every ten seconds)."""
 
-    def __init__(self, title: str) -> None:
-        self.title = title
+    def __init__(self, title: str, shown: Mapping[str, str]) -> None:
+        """shown: the Trainer's figure -> the word for it beside the bar."""
+        self.title, self.shown = title, shown
         self.bar: Any = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -45,8 +46,10 @@ class ProgressBar(TrainerCallback):
     def on_log(
         self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **kwargs: Any
     ) -> None:
-        if self.bar is not None and logs and "pair_loss" in logs:
-            self.bar.set_postfix(loss=f"{logs['pair_loss']:.3f}", acc=f"{logs['accuracy']:.2f}", refresh=False)
+        if self.bar is not None and logs:
+            shown = {word: f"{logs[key]:.3f}" for key, word in self.shown.items() if logs.get(key) is not None}
+            if shown:
+                self.bar.set_postfix(shown, refresh=False)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:
@@ -55,24 +58,28 @@ class ProgressBar(TrainerCallback):
 
 
 class MetricsFile(TrainerCallback):
-    """One JSON object a logged step in `metrics.jsonl`; lines after the step resumed from are dropped first."""
+    """One JSON object a logged step in `metrics.jsonl`; lines after the step resumed from are dropped first.
 
-    def __init__(self, path: Path, n_pairs: int, pairs_per_step: int) -> None:
-        self.path = path
-        self.steps_an_epoch = -(-n_pairs // pairs_per_step)
-        self.n_pairs, self.pairs_per_step = n_pairs, pairs_per_step
+    named: the Trainer's figure -> its name in the file; the first of them says that a log is a step's. unit: what is counted
+    ("pairs"). An epoch of `n_items` may end in a smaller step.
+    """
+
+    def __init__(self, path: Path, named: Mapping[str, str], unit: str, n_items: int, items_per_step: int) -> None:
+        self.path, self.named, self.unit = path, named, unit
+        self.steps_an_epoch = -(-n_items // items_per_step)
+        self.n_items, self.items_per_step = n_items, items_per_step
         self.seconds = 0.0
-        self.pairs_done = 0
+        self.items_done = 0
         self.steps_done = 0
         self.started = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero and self.path.exists():
-            kept = [line for line in self.path.read_text("utf-8").splitlines() if _step_of(line) <= state.global_step]
+            kept = [line for line in self.path.read_text("utf-8").splitlines() if step_of(line) <= state.global_step]
             self.path.write_text("".join(line + "\n" for line in kept), "utf-8")
-            if kept:  # a resumed run's speed is over both of its parts
-                last = json.loads(kept[-1])
-                self.seconds, self.pairs_done = last["seconds"], last["pairs"]
+            timed = [row for row in map(json.loads, kept) if "seconds" in row]
+            if timed:  # a resumed run's speed is over both of its parts
+                self.seconds, self.items_done = timed[-1]["seconds"], timed[-1][self.unit]
         self.steps_done = state.global_step
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -82,30 +89,24 @@ class MetricsFile(TrainerCallback):
         self.seconds += time.perf_counter() - self.started
         self.steps_done = state.global_step
         is_last_of_epoch = state.global_step % self.steps_an_epoch == 0
-        remainder = self.n_pairs % self.pairs_per_step
-        self.pairs_done += remainder if is_last_of_epoch and remainder else self.pairs_per_step
+        remainder = self.n_items % self.items_per_step
+        self.items_done += remainder if is_last_of_epoch and remainder else self.items_per_step
 
     @property
-    def pairs_per_s(self) -> float:
-        return self.pairs_done / self.seconds if self.seconds else 0.0
+    def items_per_s(self) -> float:
+        return self.items_done / self.seconds if self.seconds else 0.0
 
     def on_log(
         self, args: Any, state: Any, control: Any, logs: Mapping[str, float] | None = None, **kwargs: Any
     ) -> None:
-        if state.is_world_process_zero and logs and "pair_loss" in logs:
-            row = {
-                "step": state.global_step,
-                "epoch": state.epoch,
-                "loss": logs["pair_loss"],
-                **{
-                    k: logs[k] for k in ("accuracy", "margin", "mean_reward", "grad_norm", "learning_rate") if k in logs
-                },
-                "pairs_per_s": self.pairs_per_s,
-                "seconds": self.seconds,
-                "pairs": self.pairs_done,
-            }
-            with open(self.path, "a", encoding="utf-8") as file:
-                file.write(json.dumps(row) + "\n")
+        if state.is_world_process_zero and logs and next(iter(self.named)) in logs:
+            figures = {name: logs[key] for key, name in self.named.items() if logs.get(key) is not None}
+            speed = {f"{self.unit}_per_s": self.items_per_s, "seconds": self.seconds, self.unit: self.items_done}
+            self.append({"step": state.global_step, "epoch": state.epoch, **figures, **speed})
+
+    def append(self, row: Mapping[str, Any]) -> None:
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
 
 
 class StopAtSignal(TrainerCallback):
@@ -144,7 +145,7 @@ class StopAtSignal(TrainerCallback):
             control.should_training_stop = True
 
 
-def _step_of(line: str) -> int:
+def step_of(line: str) -> int:
     try:
         return int(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):  # the line that a kill cut short

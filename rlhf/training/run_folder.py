@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,22 @@ from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
 from rlhf import config
+from rlhf.engine.placement import Placement
 from rlhf.errors import Conflict, Interrupted, NotFound, RlhfError
 from rlhf.ids import digest_of
-from rlhf.reward.material import Material
 from rlhf.store import Workspace, runs
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a run is to be. kind: 'reward' or 'policy'. identity: what makes two runs the same run for `--resume`: all settings,
+    and the content that their names meant. settings: the record that config.yaml is written from.
+    """
+
+    kind: str
+    name: str
+    settings: config.Settings
+    identity: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +42,12 @@ class Run:
     folder: Path
 
 
-def run_of(workspace: Workspace, material: Material, resume: bool, state: PartialState) -> Run:
+def run_of(workspace: Workspace, plan: Plan, resume: bool, state: PartialState) -> Run:
     """Start a run, or find the one to go on with; the first process decides, the others are told."""
     found: list[Any] = [None]
     if state.is_main_process:
         try:
-            found = [_resumable(workspace, material) if resume else _started(workspace, material)]
+            found = [_resumable(workspace, plan) if resume else _started(workspace, plan)]
         except RlhfError as error:
             found = [error]
     if state.num_processes > 1:
@@ -46,20 +58,19 @@ def run_of(workspace: Workspace, material: Material, resume: bool, state: Partia
     return Run(run_id, workspace.root / folder)
 
 
-def _started(workspace: Workspace, material: Material) -> tuple[str, str]:
-    run_id = runs.start(workspace, "reward", material.settings.name, None, material.identity)
+def _started(workspace: Workspace, plan: Plan) -> tuple[str, str]:
+    run_id = runs.start(workspace, plan.kind, plan.name, None, plan.identity)
     folder = workspace.root / "runs" / run_id
-    settings = material.settings
-    command = f"rlhf reward train {settings.name} --config runs/{folder.name}/config.yaml"
-    (folder / "config.yaml").write_text(config.to_yaml(settings, command=command), "utf-8")
+    command = f"rlhf {plan.kind} train {plan.name} --config runs/{folder.name}/config.yaml"
+    (folder / "config.yaml").write_text(config.to_yaml(plan.settings, command=command), "utf-8")
     return run_id, f"runs/{run_id}"
 
 
-def _resumable(workspace: Workspace, material: Material) -> tuple[str, str]:
-    found = runs.latest(workspace, "reward", material.settings.name, digest_of(material.identity))
+def _resumable(workspace: Workspace, plan: Plan) -> tuple[str, str]:
+    found = runs.latest(workspace, plan.kind, plan.name, digest_of(dict(plan.identity)))
     if found is None:
         raise NotFound(
-            f"no run of '{material.settings.name}' with these settings to go on with",
+            f"no run of '{plan.name}' with these settings to go on with",
             fix="give the interrupted run's own settings (its config.yaml), or leave --resume out",
         )
     if found.state == "done":
@@ -70,16 +81,15 @@ def _resumable(workspace: Workspace, material: Material) -> tuple[str, str]:
     return found.id, found.folder
 
 
-def keep_placement(run: Run, material: Material, resume: bool) -> Material:
+def kept_dtype(run: Run, place: Placement, resume: bool) -> Placement:
     """The type that the run began in, written beside it: measured again on another day, `auto` could be another type."""
     kept = run.folder / "dtype"
     if resume and kept.exists():
         dtype = kept.read_text("utf-8").strip()
-        why = f"{material.place.device}, {dtype} as begun"
-        return replace(material, place=replace(material.place, dtype=dtype, why=why))
+        return replace(place, dtype=dtype, why=f"{place.device}, {dtype} as begun")
     if PartialState().is_main_process:
-        kept.write_text(material.place.dtype + "\n", "utf-8")
-    return material
+        kept.write_text(place.dtype + "\n", "utf-8")
+    return place
 
 
 @contextlib.contextmanager

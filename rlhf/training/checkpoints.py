@@ -1,0 +1,26 @@
+"""Checkpoints that count once they are whole: a kill in the middle of one leaves a folder that looks like one."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+WHOLE = "whole"  # empty file in a checkpoint whose other files are all written
+
+
+def last_whole_checkpoint(folder: Path) -> Path | None:
+    """The newest checkpoint that was written to its end; None where there is none."""
+    whole = [mark.parent for mark in folder.glob(f"{PREFIX_CHECKPOINT_DIR}-*/{WHOLE}")]
+    return max(whole, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
+
+
+def mark_whole(output_dir: str, step: int) -> None:
+    """Flush every file of the step's checkpoint to the disk, then leave the mark."""
+    folder = Path(output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
+    for file in folder.rglob("*"):
+        if file.is_file():
+            with open(file, "rb") as handle:
+                os.fsync(handle.fileno())
+    (folder / WHOLE).touch()
