@@ -41,19 +41,32 @@ class ScoresAtEnds:
                 return super().forward(  # type: ignore[misc]
                     input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs
                 )
-        if packing is not None:
-            kwargs["packing"] = packing
         kwargs.pop("labels", None)
-        kwargs["use_cache"] = False
         body = getattr(self, self.base_model_prefix)  # type: ignore[attr-defined]
-        with lora_in_body_dtype(self.dtype, ends.device.type):  # type: ignore[attr-defined]
-            hidden = body(
-                input_ids=input_ids, attention_mask=attention_mask, position_ids=position_ids, **kwargs
-            ).last_hidden_state
-        rows = torch.zeros_like(ends) if packing is not None else torch.arange(len(ends), device=ends.device)
-        states = hidden[rows, ends].float()  # (R, hidden)
-        with torch.autocast(states.device.type, enabled=False):
-            return SequenceClassifierOutputWithPast(logits=self.score(states))  # type: ignore[attr-defined]
+        return scores_at_ends(
+            body,
+            self.score,  # type: ignore[attr-defined]
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            position_ids=position_ids,
+            ends=ends,
+            packing=packing,
+            **kwargs,
+        )
+
+
+def scores_at_ends(
+    body: Any, head: torch.nn.Module, *, ends: torch.Tensor, packing: packing.Packing | None = None, **inputs: Any
+) -> SequenceClassifierOutputWithPast:
+    """A decoder's states at the ends through a float32 head. ends: see `ScoresAtEnds.forward`. Gives logits (R, 1)."""
+    if packing is not None:
+        inputs["packing"] = packing
+    with lora_in_body_dtype(body.dtype, ends.device.type):
+        hidden = body(**inputs, use_cache=False).last_hidden_state
+    rows = torch.zeros_like(ends) if packing is not None else torch.arange(len(ends), device=ends.device)
+    states = hidden[rows, ends].float()  # (R, hidden)
+    with torch.autocast(states.device.type, enabled=False):
+        return SequenceClassifierOutputWithPast(logits=head(states))
 
 
 def lora_in_body_dtype(dtype: torch.dtype, device_type: str) -> Any:

@@ -23,7 +23,7 @@ from rlhf.engine.placement import Placement
 from rlhf.errors import BadInput
 
 
-def _leave_inputs(model: PeftModel) -> PeftModel:
+def leave_inputs(model: PeftModel) -> PeftModel:
     """PEFT casts every LoRA's input to float32; under `lora_in_body_dtype` that is a copy of all activations for nothing."""
     if model.get_base_model().dtype == torch.bfloat16:
         for module in model.modules():
@@ -64,7 +64,7 @@ def fresh(base: Base, placement: Placement, shape: LoraShape, *, seed: int) -> P
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return _leave_inputs(get_peft_model(model, config))
+        return leave_inputs(get_peft_model(model, config))
 
 
 def linear_names(model: Any) -> list[str]:
@@ -81,18 +81,18 @@ def load(folder: Path, base: Base, placement: Placement, *, trainable: bool = Fa
     """
     model = classifier(base, placement, seed=seed)
     try:
-        loaded = _leave_inputs(PeftModel.from_pretrained(model, str(folder), is_trainable=trainable))
+        loaded = leave_inputs(PeftModel.from_pretrained(model, str(folder), is_trainable=trainable))
     except (RuntimeError, ValueError) as error:  # shapes of another base, or layers that it doesn't have
         raise BadInput(
             f"adapter in {folder.name} doesn't fit the base: {' '.join(str(error).split())[:300]}",
             fix="use the base that it was trained on",
         ) from None
-    _check_loaded(loaded, folder)
+    check_loaded(loaded, folder)
     loaded.eval()
     return loaded
 
 
-def _check_loaded(model: PeftModel, folder: Path) -> None:
+def check_loaded(model: PeftModel, folder: Path) -> None:
     """Every tensor of the file is in the model, equal to what the file says: a key that fits nothing is silent in PEFT."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import load_file

@@ -1,0 +1,157 @@
+"""Policies on a base: a causal model with a LoRA to train, with a version's LoRA, or bare.
+
+The body computes LoRA in its own dtype (`lora_in_body_dtype`), whoever calls it: TRL's trainers, `generate`, the shared reward.
+What a base's generation_config asks for (a temperature, a repetition penalty) is dropped at loading: replies are sampled as the
+caller says and not otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from transformers import AutoModelForCausalLM, GenerationConfig
+from transformers.pytorch_utils import Conv1D
+
+from rlhf.engine import packing
+from rlhf.engine.bases import Base
+from rlhf.engine.classifiers import can_pack, lora_in_body_dtype
+from rlhf.engine.placement import Placement
+from rlhf.engine.quiet import quiet_loading
+from rlhf.engine.rewards import LoraShape, check_loaded, leave_inputs, linear_names
+from rlhf.errors import BadInput, BadUsage
+
+Quantize = Literal["none", "nf4"]
+TRAINED = "default"  # PEFT's and TRL's name of the adapter that is trained
+
+
+class BodyDtype:
+    """Mixed into a decoder's class: its float32 LoRA runs in the body's type, and activations are not copied to float32."""
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        with lora_in_body_dtype(self.dtype, self.device.type):  # type: ignore[attr-defined]
+            return super().forward(*args, **kwargs)  # type: ignore[misc]
+
+
+def bare(base: Base, placement: Placement, *, quantize: Quantize = "none") -> Any:
+    """The causal base, frozen, on its device. Raises BadInput where its files lack tensors, BadUsage where it can't be
+    quantised."""
+    packing.register()
+    with quiet_loading():
+        model, found = AutoModelForCausalLM.from_pretrained(
+            base.folder,
+            dtype=placement.torch_dtype,
+            trust_remote_code=False,
+            output_loading_info=True,
+            **_quantised(quantize, placement),
+        )
+    lacking = [*found["missing_keys"], *(str(entry) for entry in found["mismatched_keys"])]
+    if lacking:
+        raise BadInput(
+            f"base {base.name} lacks {len(lacking)} tensors that its architecture wants, first {sorted(lacking)[0]}",
+            fix="restore its weights: missing ones would be drawn at random",
+        )
+    tokenizer = base.tokenizer()
+    ends = model.generation_config.eos_token_id
+    model.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=ends if ends is not None else tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id,
+    )
+    body = getattr(model, model.base_model_prefix)
+    if model.dtype == torch.bfloat16:
+        body.__class__ = type(f"InBodyDtype{type(body).__name__}", (BodyDtype, type(body)), {})
+    if can_pack(model):
+        model.set_attn_implementation(packing.NAME)  # plain sdpa until a packed batch of the reward comes by
+    if quantize == "none":
+        model.to(placement.device)
+    return model.requires_grad_(False).eval()
+
+
+def fresh(base: Base, placement: Placement, shape: LoraShape, *, seed: int, quantize: Quantize = "none") -> PeftModel:
+    """A policy to train: a new LoRA that changes nothing yet. Same seed, same weights."""
+    model = bare(base, placement, quantize=quantize)
+    n_layers = model.config.num_hidden_layers
+    targets = linear_names(model) if shape.target_modules == "all-linear" else list(shape.target_modules)
+    config = LoraConfig(
+        task_type=TaskType.CAUSAL_LM,
+        r=shape.r,
+        lora_alpha=shape.alpha,
+        lora_dropout=shape.dropout,
+        target_modules=targets,
+        layers_to_transform=list(range(n_layers - shape.top_layers, n_layers))
+        if 0 < shape.top_layers < n_layers
+        else None,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return leave_inputs(get_peft_model(model, config))
+
+
+def load(
+    folder: Path, base: Base, placement: Placement, *, trainable: bool = False, quantize: Quantize = "none"
+) -> PeftModel:
+    """The policy of a version's folder on a fresh base. Raises BadInput where a tensor did not find its place."""
+    model = bare(base, placement, quantize=quantize)
+    try:
+        loaded = leave_inputs(PeftModel.from_pretrained(model, str(folder), is_trainable=trainable))
+    except (RuntimeError, ValueError) as error:
+        raise BadInput(
+            f"adapter in {folder.name} doesn't fit the base: {' '.join(str(error).split())[:300]}",
+            fix="use the base that it was trained on",
+        ) from None
+    check_loaded(loaded, folder)
+    return loaded.eval()
+
+
+@contextmanager
+def switched(model: PeftModel, adapter: str | None) -> Iterator[None]:
+    """Run the block with another adapter of the model (None = with the bare base), in eval mode and without training it.
+
+    Afterwards the active adapter, every parameter's requires_grad and every module's mode are as they were found; PEFT's own
+    `set_adapter` flips the second, and a trainer that finds its LoRA frozen trains nothing and says nothing.
+    """
+    active = model.active_adapters
+    grads = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        if adapter is None:
+            with model.disable_adapter():
+                yield
+        else:
+            model.base_model.set_adapter(adapter, inference_mode=True)
+            yield
+    finally:
+        model.base_model.set_adapter(active if len(active) > 1 else active[0])
+        for parameter, wanted in grads:
+            parameter.requires_grad_(wanted)
+        for module, mode in modes:
+            module.training = mode
+
+
+def _quantised(quantize: Quantize, placement: Placement) -> dict[str, Any]:
+    """Arguments of from_pretrained for a 4-bit base (QLoRA: NF4 with double quantisation, Dettmers et al. 2023)."""
+    if quantize == "none":
+        return {}
+    import importlib.util
+
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise BadUsage(
+            f"quantize={quantize} needs the package bitsandbytes, which is not installed",
+            fix="install it into .venv (pip install 'rlhf[qlora]'), or leave quantize out",
+        )
+    from transformers import BitsAndBytesConfig
+
+    four_bit = BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=quantize,
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=placement.torch_dtype,
+    )
+    return {"quantization_config": four_bit, "device_map": {"": placement.device}}
