@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import numpy as np
 from safetensors.numpy import save_file
 from sqlalchemy import insert
 
-from rlhf.ids import digest_text
+from rlhf.ids import digest_text, now_text
 from rlhf.records import VersionRef
-from rlhf.registry import Evidence, VersionDraft, publish
+from rlhf.registry import Evidence, VersionDraft, list_versions, publish
 from rlhf.registry.folder import LORA_DEFAULTS
 from rlhf.store import Workspace
 from rlhf.store.tables import reports
@@ -103,13 +104,33 @@ def add_rows(workspace: Workspace, table: Any, *rows: dict[str, Any]) -> None:
         write.connection.execute(insert(table), list(rows))
 
 
-def report(workspace: Workspace, digest: str) -> Path:
-    """A stored report with this digest, of one file: where that file lies."""
+def report(
+    workspace: Workspace,
+    digest: str,
+    figures: Mapping[str, Mapping[str, Any]] | None = None,
+    *,
+    kind: str = "evaluation",
+    bases: Mapping[str, str] | None = None,
+    **more: Any,
+) -> Path:
+    """A stored report with this digest, as the evaluation room writes it: where its report.json lies.
+
+    figures: of each version named (None = of every version there is, none). bases: digests of the names that are no
+    versions. more: further keys of the content.
+    """
     path = f"reports/{digest[:12]}"
+    digests = {str(row.ref): row.ref.digest for row in list_versions(workspace)} | dict(bases or {})
+    measured = figures if figures is not None else {name: {} for name in digests}
+    content = {
+        "kind": kind,
+        "versions": {name: {"digest": digests[name], "figures": found} for name, found in measured.items()},
+        "snapshot": {"name": "suite@1", "split": "test"},
+        **more,
+    }
     with workspace.artifacts.staging() as staging, workspace.write() as write:
         (staging / "report").mkdir()
-        (staging / "report" / "report.json").write_text("{}", "utf-8")
+        (staging / "report" / "report.json").write_text(json.dumps(content), "utf-8")
         workspace.artifacts.publish(write.connection, staging / "report", path)
-        row = {"digest": digest, "kind": "evaluation", "title": "t", "path": path, "figures": "{}"}
-        write.connection.execute(insert(reports).values(**row, actor="x", created_at="2026"))
+        row = {"digest": digest, "kind": kind, "title": "t", "path": path, "figures": json.dumps(measured)}
+        write.connection.execute(insert(reports).values(**row, actor="x", created_at=now_text()))
     return Path(workspace.artifacts.root) / path / "report.json"

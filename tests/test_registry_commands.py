@@ -14,7 +14,7 @@ import pytest
 from snapshot_rows import judged, pair_of, put
 
 from rlhf import cli, snapshots
-from rlhf.registry import aliases, open_version
+from rlhf.registry import GateRules, aliases, gates, open_version
 from rlhf.store import Workspace
 
 Call = Callable[..., tuple[int, Any]]
@@ -175,3 +175,42 @@ def test_people_read_lines_and_no_traceback(two: Workspace) -> None:
     refused = rlhf("adapter", "show", "hh@3")
     assert refused.returncode == 1 and refused.stdout == ""
     assert refused.stderr.splitlines() == ["error: there is no version hh@3", "  fix: hh has hh@1, hh@2"]
+
+
+def test_a_gate_is_set_shown_checked_and_removed(two: Workspace, call: Call, tmp_path: Path) -> None:
+    rules = tmp_path / "gate.yaml"
+    rules.write_text("report: evaluation\nagainst: any\nrules:\n  - {figure: accuracy, above: 0.6}\n")
+    gate = ("alias", "gate", "hh@champion")
+    assert call(*gate) == (0, {"alias": "hh@champion", "gate": None})
+    assert call(*gate, "--rules", str(rules))[1]["error"]["code"] == "bad_input"
+    status, answer = call(*gate, "--rules", str(rules), "--why", "no worse than 0.6")
+    assert status == 0 and answer["gate"]["rules"]["rules"][0]["above"] == 0.6
+    assert call(*gate) == (0, answer)
+    status, refused = call("alias", "set", "hh@champion", "hh@1", "--why", "x")
+    assert status == 1 and refused["error"]["code"] == "conflict" and "has a gate" in refused["error"]["message"]
+    status, verdict = call(*gate, "--check", "hh@1")
+    assert status == 1 and not verdict["passed"] and verdict["reasons"]
+    made.report(two, "ab12" * 16, {"hh@1": {"accuracy": 0.7}})
+    assert call(*gate, "--check", "hh@1")[0] == 0
+    moved = call("alias", "set", "hh@champion", "hh@1", "--why", "x")[1]
+    assert moved["evidence"]["gate"]["report"] == "ab12" * 16
+    assert call(*gate, "--remove", "--why", "in the way") == (0, {"alias": "hh@champion", "gate": None})
+    assert call("alias", "set", "hh@champion", "hh@2", "--why", "x")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "status"),
+    [
+        (("--remove", "--why", "x"), 1),
+        (("--remove", "--check", "hh@1"), 2),
+        (("--rules", "absent.yaml", "--why", "x"), 2),
+        (("--check", "hh"), 2),
+    ],
+)
+def test_gate_words_that_make_no_sense_are_refused(
+    two: Workspace, call: Call, words: tuple[str, ...], status: int
+) -> None:
+    if words[-1] == "hh":
+        gates.set_gate(two, "hh@champion", GateRules(signoffs=("evaluator",)), "x")
+    seen, answer = call("alias", "gate", "hh@champion", *words)
+    assert seen == status and answer["error"]["fix"]

@@ -7,7 +7,7 @@ from pathlib import Path
 import adapter_folders as made
 import pytest
 
-from rlhf.errors import BadUsage, Damaged, NotFound
+from rlhf.errors import BadInput, BadUsage, Damaged, NotFound
 from rlhf.registry import open_version, show, sign
 from rlhf.store import Workspace, audit
 
@@ -63,3 +63,14 @@ def test_what_is_damaged_is_not_signed(ready: Workspace, what: str) -> None:
     assert show(ready, "hh@1").signoffs == ()
     with ready.read() as connection:
         assert audit.entries(connection, action="version.sign") == []
+
+
+def test_a_report_on_another_version_is_not_signed_with(ready: Workspace, tmp_path: Path) -> None:
+    made.published(ready, tmp_path, 1)
+    with pytest.raises(BadInput, match="doesn't measure hh@2: it is about hh@1"):
+        sign(ready, "hh@2", REPORT, "evaluator")
+    namesake = {"hh@2": {"digest": "0" * 64, "figures": {}}}
+    made.report(ready, "cd34" * 16, versions=namesake)
+    with pytest.raises(BadInput, match="doesn't measure hh@2: it is about hh@2"):
+        sign(ready, "hh@2", "cd34" * 16, "evaluator")
+    assert show(ready, "hh@2").signoffs == ()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,9 +12,10 @@ from rlhf.cli.boundary import Run, verb
 
 if TYPE_CHECKING:
     from rlhf.records import AliasMove
+    from rlhf.registry import Gate, GateRules, Verdict
     from rlhf.store import Workspace
 
-app = typer.Typer(help="Aliases: set, history, rollback, list.", no_args_is_help=True)
+app = typer.Typer(help="Aliases: set, history, rollback, list, gate.", no_args_is_help=True)
 
 Alias = Annotated[str, typer.Argument(metavar="NAME@ALIAS", help="For instance hh@champion.")]
 Why = Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, for whoever reads the history.")]
@@ -97,6 +99,80 @@ def list_(run: Run) -> None:
         },
         "\n".join(f"{a.alias:<30} {a.version}  {a.at[:19]}  {a.who}: {a.why}" for a in found) or "no alias is set",
     )
+
+
+@verb(app, "gate")
+def gate(
+    run: Run,
+    alias: Alias,
+    rules: Annotated[
+        Path | None, typer.Option("--rules", metavar="FILE", help="YAML file of rules: puts this gate on the alias.")
+    ] = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Take the gate off the alias.")] = False,
+    check: Annotated[
+        str | None, typer.Option("--check", metavar="VERSION", help="Would the alias move to this version?")
+    ] = None,
+    why: Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, with --rules and --remove.")] = "",
+) -> None:
+    """Show the gate in force on an alias, set it, take it off, or check a version against it (exit 1: not met)."""
+    from rlhf.errors import BadUsage
+    from rlhf.registry import gates, read_rules
+
+    if sum((rules is not None, remove, check is not None)) > 1:
+        raise BadUsage("--rules, --remove and --check are three different things", fix="give one of them at a time")
+    workspace = run.workspace()
+    if rules is not None:
+        _warn_if_nameless(run, workspace, alias)
+        _tell_gate(run, alias, gates.set_gate(workspace, alias, read_rules(rules), why))
+    elif remove:
+        gates.remove_gate(workspace, alias, why)
+        _tell_gate(run, alias, None)
+    elif check is not None:
+        _tell_verdict(run, alias, check, gates.check(workspace, alias, check))
+    else:
+        _tell_gate(run, alias, gates.gate_of(workspace, alias))
+
+
+def _warn_if_nameless(run: Run, workspace: Workspace, alias: str) -> None:
+    """A gate may be there before the first version; one on a misspelled name would guard nothing."""
+    from rlhf import registry
+
+    name = alias.partition("@")[0]
+    if all(row.ref.name != name for row in registry.list_versions(workspace)):
+        run.say(f"remark: there is no version of {name} yet")
+
+
+def _tell_gate(run: Run, alias: str, gate: Gate | None) -> None:
+    if gate is None:
+        run.result({"alias": alias, "gate": None}, f"{alias} has no gate: it moves freely")
+        return
+    lines = [f"{alias}: gate {gate.seq}, {gate.at[:19]}, {gate.who}: {gate.why}", *_in_words(gate.rules)]
+    run.result({"alias": alias, "gate": gate.as_json()}, "\n".join(lines))
+
+
+def _in_words(rules: GateRules) -> list[str]:
+    on = f" on {rules.snapshot}" if rules.snapshot else ""
+    lines = [f"  the newest {rules.report} report against {rules.against}{on}"]
+    for rule in rules.rules:
+        bounds = [
+            f"{word} {bound:g}" for word, bound in (("above", rule.above), ("below", rule.below)) if bound is not None
+        ]
+        few = f", of {rule.min_n} items or more" if rule.min_n else ""
+        lines.append(f"  {rule.figure}{' minus the other' if rule.relative else ''} {' and '.join(bounds)}{few}")
+    if rules.signoffs:
+        other = ", by others than who moves it" if rules.four_eyes else ""
+        lines.append(f"  signed by: {', '.join(rules.signoffs)}{other}")
+    return lines
+
+
+def _tell_verdict(run: Run, alias: str, version: str, verdict: Verdict) -> None:
+    said = "may move to" if verdict.passed else "may not move to"
+    lines = [f"{alias} {said} {version}", *(f"  {reason}" for reason in verdict.reasons)]
+    if verdict.fix:
+        lines.append(f"  fix: {verdict.fix}")
+    run.result({"alias": alias, "version": version, **verdict.as_json()}, "\n".join(lines))
+    if not verdict.passed:
+        raise typer.Exit(1)
 
 
 def _answer(run: Run, workspace: Workspace, move: AliasMove, seconds: float) -> None:

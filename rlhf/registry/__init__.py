@@ -2,13 +2,15 @@
 
 Takes: a PEFT folder with its draft and evidence; a version's or an alias's name. Gives: version references, folders
 checked against their digests, lineage, differences, stock PEFT folders. Writes: `versions/` under the artifact root,
-the tables of versions, parents, alias moves and sign-offs. Never: loads a model, imports torch, unpickles a file,
+the tables of versions, parents, alias moves, gates and sign-offs. Never: loads a model, imports torch, unpickles a file,
 answers an unknown name with the base.
 """
 
-from rlhf.registry import aliases
+from rlhf.registry import aliases, gates
 from rlhf.registry.ancestry import Lineage, Relative, SnapshotOrigin, descendants, lineage
 from rlhf.registry.difference import Difference, diff
+from rlhf.registry.gate_rules import GateRules, Rule, read_rules
+from rlhf.registry.gates import Gate, Verdict
 from rlhf.registry.portability import ImportedFolder, export_folder, find_published, read_folder
 from rlhf.registry.publishing import Evidence, VersionDraft, check_evidence, check_name, publish
 from rlhf.registry.signing import SignOff, sign
@@ -18,12 +20,16 @@ from rlhf.registry.versions import OpenVersion, VersionRow, list_versions, open_
 __all__ = [
     "Difference",
     "Evidence",
+    "Gate",
+    "GateRules",
     "ImportedFolder",
     "Lineage",
     "OpenVersion",
     "Relative",
+    "Rule",
     "SignOff",
     "SnapshotOrigin",
+    "Verdict",
     "Verification",
     "VersionDraft",
     "VersionRow",
@@ -34,11 +40,13 @@ __all__ = [
     "diff",
     "export_folder",
     "find_published",
+    "gates",
     "lineage",
     "list_versions",
     "open_version",
     "publish",
     "read_folder",
+    "read_rules",
     "resolve",
     "retire",
     "show",

@@ -8,7 +8,6 @@ touched, so it costs the same behind a hundred versions as behind two (promise 7
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -16,17 +15,15 @@ from typing import Any
 from sqlalchemy import Connection, Row, select
 from sqlalchemy.exc import IntegrityError
 
-from rlhf.errors import BadInput, BadUsage, Conflict, NotFound
+from rlhf.errors import BadInput, Conflict, NotFound
 from rlhf.ids import canonical_json, now_text
 from rlhf.records import AliasMove, VersionRef
+from rlhf.registry import gates
+from rlhf.registry.alias_names import name_of, require_free_word, require_why
 from rlhf.registry.locks import hold
 from rlhf.registry.versions import open_version, ref_of, resolve_in
 from rlhf.store import Workspace, Write
 from rlhf.store.tables import alias_moves, versions
-
-_ALIAS = re.compile(r"[A-Za-z0-9_.-]{1,100}")
-_SNAPSHOTS_WORD = "latest"
-_HEX = re.compile(r"[0-9a-fA-F]{12,64}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,34 +49,39 @@ def move(
 ) -> AliasMove:
     """Point `name@alias` at a version of that name. expect: the seq last seen (0 = none); None = as of this call.
 
-    Every byte of the version is checked first. Raises Conflict where somebody moved it meanwhile or it points there
-    already, BadInput for a version of another name or role or a retired one, NotFound for an unknown version, Damaged
-    for one whose files have changed.
+    Every byte of the version is checked first, and the alias's gate, where it has one; what the gate found goes into the
+    move's evidence, under `gate`. Raises Conflict where the gate isn't met, naming each reason, where somebody moved the
+    alias meanwhile, or where it points there already; BadInput for a version of another name or role or a retired one,
+    NotFound for an unknown version, Damaged for one whose files have changed.
     """
-    name = _name_of(alias)
-    _require_free_word(alias)
-    _require_why(why)
+    name = name_of(alias)
+    require_free_word(alias)
+    require_why(why)
     seen = _seq_now(workspace, alias) if expect is None else expect
     to = open_version(workspace, version).ref  # before the lock: reading gigabytes would keep every other writer out
+    verdict = gates.check(workspace, alias, to)
     with workspace.write() as write:
         hold(write, f"alias:{name}")
         last = _require_last(write.connection, alias, seen)
         _require_fits(write.connection, alias, name, to, last)
         if last is not None and last.to_digest == to.digest:
             raise Conflict(f"{alias} points at {to} already", fix="nothing is to be done")
-        return _append(write, alias, last, to.digest, "set", why, evidence or {}, returns_to=None)
+        gates.require_met(write.connection, alias, to, verdict)
+        found = {"gate": dict(verdict.evidence)} if verdict.evidence else {}
+        return _append(write, alias, last, to.digest, "set", why, {**(evidence or {}), **found}, returns_to=None)
 
 
 def roll_back(
     workspace: Workspace, alias: str, *, to: str | None = None, why: str, expect: int | None = None
 ) -> AliasMove:
-    """Return to what the alias pointed at before the entry in force; repeated, it walks further back.
+    """Return to what the alias pointed at before the entry in force; repeated, it walks further back. No gate is asked:
+    the way back is always open.
 
     to: a version that the alias pointed at before. Raises Conflict at the first entry, or where somebody moved it
     meanwhile; BadInput where the alias never pointed at `to`; NotFound for an unknown alias.
     """
-    name = _name_of(alias)
-    _require_why(why)
+    name = name_of(alias)
+    require_why(why)
     seen = _seq_now(workspace, alias) if expect is None else expect
     with workspace.write() as write:
         hold(write, f"alias:{name}")
@@ -93,7 +95,7 @@ def roll_back(
 
 def history(workspace: Workspace, alias: str) -> tuple[AliasMove, ...]:
     """Every move of the alias, first to last. Raises NotFound for an alias that was never set."""
-    name = _name_of(alias)
+    name = name_of(alias)
     with workspace.read() as connection:
         rows = connection.execute(select(alias_moves).where(alias_moves.c.alias == alias).order_by(alias_moves.c.seq))
         moves = tuple(_move(row) for row in rows)
@@ -104,7 +106,7 @@ def history(workspace: Workspace, alias: str) -> tuple[AliasMove, ...]:
 
 def current(workspace: Workspace, alias: str) -> VersionRef:
     """What the alias points at now. Raises NotFound."""
-    name = _name_of(alias)
+    name = name_of(alias)
     with workspace.read() as connection:
         last = _last(connection, alias)
         if last is None:
@@ -121,36 +123,6 @@ def list_aliases(workspace: Workspace) -> tuple[AliasInForce, ...]:
     with workspace.read() as connection:
         rows = connection.execute(joined.order_by(alias_moves.c.alias)).all()
     return tuple(AliasInForce(r.alias, ref_of(r), r.seq, r.who, r.why, r.at) for r in rows)
-
-
-def _name_of(alias: str) -> str:
-    """The name before the `@`; refuses an alias that could be read as a number, a digest or two names."""
-    name, at, label = alias.partition("@")
-    if not at or not name or not _ALIAS.fullmatch(label):
-        raise BadUsage(
-            f"'{alias}' is no alias: wanted name@alias, with letters, digits, - _ or . after the @",
-            fix="write for instance hh@champion",
-        )
-    if label.isdigit() or _HEX.fullmatch(label):
-        raise BadUsage(
-            f"'{label}' can't be an alias: it reads as a version's {'number' if label.isdigit() else 'digest'}",
-            fix="choose a word, for instance champion",
-        )
-    return name
-
-
-def _require_free_word(alias: str) -> None:
-    """Refused at a move only, so that an alias of this name from before still has its history and its way back."""
-    if alias.partition("@")[2].lower() == _SNAPSHOTS_WORD:
-        raise BadUsage(
-            f"'{_SNAPSHOTS_WORD}' can't be an alias: name@{_SNAPSHOTS_WORD} means a snapshot's newest cut",
-            fix="choose another word, for instance newest or champion",
-        )
-
-
-def _require_why(why: str) -> None:
-    if not why.strip():
-        raise BadInput("why the alias moves is not said", fix="say it with --why, for whoever reads the history")
 
 
 def _seq_now(workspace: Workspace, alias: str) -> int:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from rlhf.errors import BadUsage, NotFound
+from rlhf.errors import BadInput, BadUsage, NotFound
 from rlhf.ids import new_id, now_text
+from rlhf.records import VersionRef
 from rlhf.registry.versions import MIN_HEX, open_version
 from rlhf.store import Workspace
 from rlhf.store.tables import reports, signoffs
 
-_ROLE = re.compile(r"[A-Za-z][A-Za-z0-9 _-]{0,39}")
+ROLE = re.compile(r"[A-Za-z][A-Za-z0-9 _-]{0,39}")
 _REPORT = re.compile(r"(sha256:)?[0-9a-fA-F]{12,64}")
+_REPORT_FILE = "report.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +41,10 @@ def sign(workspace: Workspace, version: str, report: str, role: str) -> SignOff:
     """Sign a version. report: a stored report's digest or 12 or more digits of it. Signing the same again changes
     nothing.
 
-    Every byte of both is checked first. Raises NotFound for an unknown version or report, BadUsage for a role that is
-    no word, Damaged where a file of either has changed.
+    Every byte of both is checked first. Raises NotFound for an unknown version or report, BadInput for a report that
+    doesn't measure the version, BadUsage for a role that is no word, Damaged where a file of either has changed.
     """
-    if not _ROLE.fullmatch(role):
+    if not ROLE.fullmatch(role):
         raise BadUsage(f"'{role}' is no role", fix="name one in up to 40 letters, for instance --as evaluator")
     if not _REPORT.fullmatch(report):
         raise BadUsage(
@@ -49,7 +53,8 @@ def sign(workspace: Workspace, version: str, report: str, role: str) -> SignOff:
     ref = open_version(workspace, version).ref  # both before the lock: their files may be large
     with workspace.read() as connection:
         found = _report(connection, report)
-        workspace.artifacts.open(connection, found.path)
+        folder = workspace.artifacts.open(connection, found.path)
+    _require_measured(json.loads((folder / _REPORT_FILE).read_text("utf-8")), ref, found.digest)
     with workspace.write() as write:
         row = {"version_digest": ref.digest, "report_digest": found.digest, "role": role, "who": write.actor}
         same = select(signoffs).filter_by(**row)
@@ -58,6 +63,16 @@ def sign(workspace: Workspace, version: str, report: str, role: str) -> SignOff:
         write.connection.execute(signoffs.insert().values(id=new_id(), at=now_text(), **row))
         write.audit("version.sign", str(ref), {"digest": ref.digest, "report": found.digest, "role": role})
         return _signoff(write.connection.execute(same).one())
+
+
+def _require_measured(content: Mapping[str, Any], ref: VersionRef, report: str) -> None:
+    """By digest: names and numbers are a workspace's own."""
+    measured = content.get("versions") or {}
+    if ref.digest not in {version["digest"] for version in measured.values()}:
+        raise BadInput(
+            f"report {report[:MIN_HEX]} doesn't measure {ref}: it is about {', '.join(measured) or 'no version'}",
+            fix="sign with a report on this version; see: rlhf report list",
+        )
 
 
 def _report(connection: Connection, text: str) -> Row[Any]:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 from rlhf.errors import Damaged, RlhfError
 
-SCHEMA_HEAD = "0001"
+SCHEMA_HEAD = "0002"
 _LOCK_WAIT_S = 60
 
 

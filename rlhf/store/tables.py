@@ -1,7 +1,7 @@
 """The schema. Rows are appended; what changes over time is an entry in a log, never an update of history.
 
-Exceptions, each for a reason: text columns are nulled by erasure, a run's state and a lease are live, `retired_at` is a mark.
-Times are ISO 8601 text in UTC, JSON is text: both read the same on SQLite and PostgreSQL.
+Exceptions, each for a reason: text columns are nulled by erasure, a run's and a job's state and a lease are live,
+`retired_at` is a mark. Times are ISO 8601 text in UTC, JSON is text: both read the same on SQLite and PostgreSQL.
 """
 
 from __future__ import annotations
@@ -199,6 +199,18 @@ alias_moves = Table(
     Column("at", String(32), nullable=False),
 )
 
+alias_gates = Table(
+    "alias_gates",
+    metadata,
+    Column("alias", String(201), primary_key=True),  # name@alias
+    Column("seq", Integer, primary_key=True),
+    Column("digest", String(64)),  # of the rules
+    Column("rules", Text),  # JSON; null = from here on no gate
+    Column("who", String(200), nullable=False),
+    Column("why", Text, nullable=False),
+    Column("at", String(32), nullable=False),
+)
+
 signoffs = Table(
     "signoffs",
     metadata,
@@ -228,7 +240,7 @@ runs = Table(
     Column("id", String(26), primary_key=True),
     Column("kind", String(20), nullable=False),
     Column("name", String(100), nullable=False, index=True),
-    Column("state", String(12), nullable=False),  # running, done, failed, interrupted
+    Column("state", String(12), nullable=False),  # running, done, failed, interrupted, cancelled
     Column("folder", String(500), nullable=False),
     Column("settings", Text, nullable=False),
     Column("settings_digest", String(64), nullable=False),
@@ -236,6 +248,27 @@ runs = Table(
     Column("error", Text),
     Column("actor", String(200), nullable=False),
     Column("created_at", String(32), nullable=False),
+    Column("ended_at", String(32)),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(26), primary_key=True),  # in order of the queue
+    Column("words", Text, nullable=False),  # JSON list: a command line without `rlhf` and `--workspace`
+    Column("cwd", String(1000), nullable=False),  # where its relative paths start
+    Column("state", String(12), nullable=False, index=True),  # queued, running, done, failed, cancelled
+    Column("folder", String(500), nullable=False),  # in the workspace: `log` and `out`
+    # Who runs it: the process's start tells it from a later one with the same number.
+    Column("host", String(200)),
+    Column("pid", Integer),
+    Column("pid_started", String(80)),
+    Column("run_id", String(26)),
+    Column("exit_status", Integer),
+    Column("error", Text),
+    Column("actor", String(200), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("started_at", String(32)),
     Column("ended_at", String(32)),
 )
 

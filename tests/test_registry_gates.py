@@ -1,0 +1,341 @@
+"""Gates: an alias moves only where its gate is met, keeps what was shown, and always has its way back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import adapter_folders as made
+import pytest
+from pydantic import ValidationError
+
+from rlhf.errors import BadInput, BadUsage, Conflict, Damaged, NotFound
+from rlhf.ids import clock_at, digest_text
+from rlhf.registry import GateRules, Rule, aliases, gates, read_rules, resolve, retire, sign
+from rlhf.store import Workspace, audit
+
+ALIAS = "hh@champion"
+WINS = GateRules(rules=(Rule(figure="win_rate_low", above=0.5, min_n=50),))
+
+
+@pytest.fixture
+def three(workspace: Workspace, tmp_path: Path) -> Workspace:
+    """Policies hh@1, hh@2 and hh@3."""
+    for seed in range(3):
+        made.published(workspace, tmp_path, seed, head=False)
+    return workspace
+
+
+def _compare(workspace: Workspace, one: str, other: str, low: float | None, n: int = 60, **more: Any) -> str:
+    """A comparison report as the evaluation room writes it; each call's digest is its own."""
+    digest = digest_text(repr((one, other, low, n, more)))
+    figures: dict[str, Mapping[str, Any]] = {
+        one: {"win_rate": 0.6, "win_rate_low": low, "n": n, "repetition": 0.1},
+        other: {"win_rate": 0.4, "win_rate_low": 0.3, "n": n, "repetition": 0.2},
+    }
+    made.report(workspace, digest, figures, kind="comparison", bases={"base:tiny": made.BASE_DIGEST}, **more)
+    return digest
+
+
+def _in_force(workspace: Workspace) -> str:
+    return str(aliases.current(workspace, ALIAS))
+
+
+def test_an_alias_without_a_gate_moves_freely(three: Workspace) -> None:
+    assert gates.gate_of(three, ALIAS) is None
+    assert gates.check(three, ALIAS, "hh@1").passed
+    assert aliases.move(three, ALIAS, "hh@1", why="first").evidence == {}
+
+
+def test_a_move_needs_its_report_and_keeps_what_was_shown(three: Workspace) -> None:
+    aliases.move(three, ALIAS, "hh@1", why="first")
+    gate = gates.set_gate(three, ALIAS, WINS, "only what wins")
+    with pytest.raises(Conflict, match="no comparison report of hh@2 against hh@1, which hh@champion points at") as no:
+        aliases.move(three, ALIAS, "hh@2", why="better")
+    assert no.value.fix.startswith("make one: rlhf compare hh@2 hh@1")
+    report = _compare(three, "hh@2", "hh@1", 0.51)
+    move = aliases.move(three, ALIAS, "hh@2", why="better", evidence={"note": "mine"})
+    assert move.evidence["note"] == "mine"
+    assert move.evidence["gate"] == {
+        "digest": gate.digest,
+        "seq": 1,
+        "report": report,
+        "against": resolve(three, "hh@1").digest,
+        "figures": [
+            {"figure": "win_rate_low", "above": 0.5, "min_n": 50, "relative": False, "value": 0.51, "n": 60},
+        ],
+        "signoffs": [],
+    }
+    assert aliases.history(three, ALIAS)[-1] == move
+
+
+@pytest.mark.parametrize(
+    ("low", "n", "said"),
+    [
+        (0.5, 60, "win_rate_low is 0.5, wanted above 0.5"),
+        (0.4, 60, "win_rate_low is 0.4, wanted above 0.5"),
+        (0.9, 49, "win_rate_low is of 49 items, wanted 50 or more"),
+        (None, 60, "gives no win_rate_low of hh@2"),
+    ],
+)
+def test_a_rule_that_is_not_met_is_named_and_nothing_moves(
+    three: Workspace, low: float | None, n: int, said: str
+) -> None:
+    aliases.move(three, ALIAS, "hh@1", why="first")
+    gates.set_gate(three, ALIAS, WINS, "only what wins")
+    _compare(three, "hh@2", "hh@1", low, n)
+    with pytest.raises(Conflict, match=said):
+        aliases.move(three, ALIAS, "hh@2", why="better")
+    assert _in_force(three) == "hh@1" and len(aliases.history(three, ALIAS)) == 1
+
+
+def test_every_rule_that_is_not_met_is_named(three: Workspace) -> None:
+    both = (*WINS.rules, Rule(figure="repetition", below=0.1))
+    gates.set_gate(three, ALIAS, GateRules(rules=both, against="base", signoffs=("evaluator",)), "x")
+    _compare(three, "hh@1", "base:tiny", 0.2)
+    verdict = gates.check(three, ALIAS, "hh@1")
+    assert not verdict.passed and len(verdict.reasons) == 3
+    assert [figure["value"] for figure in verdict.evidence["figures"]] == [0.2, 0.1]
+
+
+def test_the_first_version_of_an_alias_is_held_against_its_base(three: Workspace) -> None:
+    gates.set_gate(three, ALIAS, WINS, "from the start")
+    _compare(three, "hh@1", "hh@2", 0.9)
+    with pytest.raises(Conflict, match=r"no comparison report of hh@1 against its base \(base:tiny\), as .* yet"):
+        aliases.move(three, ALIAS, "hh@1", why="first")
+    _compare(three, "hh@1", "base:tiny", 0.6)
+    aliases.move(three, ALIAS, "hh@1", why="first")
+    with pytest.raises(Conflict, match="against hh@1"):
+        _compare(three, "hh@3", "base:tiny", 0.99)
+        aliases.move(three, ALIAS, "hh@3", why="beats the base, but hh@1?")
+
+
+def test_any_takes_whatever_report_there_is_of_the_version(three: Workspace) -> None:
+    gates.set_gate(three, ALIAS, WINS.model_copy(update={"against": "any"}), "x")
+    _compare(three, "hh@1", "hh@3", 0.9)
+    assert gates.check(three, ALIAS, "hh@1").passed and not gates.check(three, ALIAS, "hh@2").passed
+
+
+def test_the_newest_report_decides_and_no_older_one_is_picked(three: Workspace) -> None:
+    aliases.move(three, ALIAS, "hh@1", why="first")
+    gates.set_gate(three, ALIAS, WINS, "x")
+    with clock_at(2.0e9):
+        _compare(three, "hh@2", "hh@1", 0.9)
+    with clock_at(2.1e9):
+        _compare(three, "hh@2", "hh@1", 0.1)
+    assert "win_rate_low is 0.1" in gates.check(three, ALIAS, "hh@2").reasons[0]
+    with clock_at(2.2e9):
+        _compare(three, "hh@2", "hh@1", 0.8)
+    assert gates.check(three, ALIAS, "hh@2").passed
+
+
+def test_a_report_of_a_namesake_from_elsewhere_is_no_report_of_this_version(three: Workspace) -> None:
+    gates.set_gate(three, ALIAS, WINS.model_copy(update={"against": "any"}), "x")
+    content = {"versions": {"hh@1": {"digest": "0" * 64, "figures": {"win_rate_low": 0.9, "n": 99}}}}
+    made.report(three, "ab12" * 16, {"hh@1": {"win_rate_low": 0.9, "n": 99}}, kind="comparison", versions=content["versions"])
+    assert gates.check(three, ALIAS, "hh@1").reasons == ("no comparison report of hh@1",)
+
+
+def test_an_evaluation_counts_on_held_out_pairs_of_the_suite_only(workspace: Workspace, tmp_path: Path) -> None:
+    made.published(workspace, tmp_path, 0)
+    rules = GateRules(report="evaluation", snapshot="suite@1", rules=(Rule(figure="accuracy", above=0.6),))
+    gates.set_gate(workspace, ALIAS, rules, "x")
+    for n, snapshot in enumerate(({"name": "suite@1", "split": "train"}, {"name": "other@1", "split": "test"})):
+        made.report(workspace, f"{n}abc" * 16, {"hh@1": {"accuracy": 0.9}}, snapshot=snapshot)
+        assert gates.check(workspace, ALIAS, "hh@1").reasons == (
+            "no evaluation report of hh@1 on the test split of suite@1",
+        )
+    made.report(workspace, "ab12" * 16, {"hh@1": {"accuracy": 0.9}})
+    assert gates.check(workspace, ALIAS, "hh@1").passed
+
+
+def test_a_relative_rule_bounds_the_paired_difference_whichever_way_round(workspace: Workspace, tmp_path: Path) -> None:
+    for seed in range(2):
+        made.published(workspace, tmp_path, seed)
+    rules = GateRules(
+        report="evaluation",
+        rules=(
+            Rule(figure="accuracy", above=0.0, relative=True),
+            Rule(figure="accuracy_low", above=-0.02, relative=True),
+        ),
+    )
+    gates.set_gate(workspace, ALIAS, rules, "no forgetting")
+    made.report(workspace, "0abc" * 16, {"hh@1": {"accuracy": 0.7, "accuracy_low": 0.6}})
+    first = aliases.move(workspace, ALIAS, "hh@1", why="first: there is nothing to be better than")
+    assert [figure["value"] for figure in first.evidence["gate"]["figures"]] == [None, None]
+    figures = {"hh@1": {"accuracy": 0.7, "accuracy_low": 0.6}, "hh@2": {"accuracy": 0.75, "accuracy_low": 0.7}}
+    difference = {"a": "hh@1", "b": "hh@2", "accuracy": {"value": -0.05, "low": -0.09, "high": 0.01}}
+    made.report(workspace, "1abc" * 16, figures, differences=[difference])
+    verdict = gates.check(workspace, ALIAS, "hh@2")
+    assert verdict.passed, verdict.reasons
+    assert [round(figure["value"], 6) for figure in verdict.evidence["figures"]] == [0.05, -0.01]
+    with clock_at(4.0e9):
+        made.report(workspace, "2abc" * 16, figures, differences=[])
+    assert "no interval of the difference in accuracy" in gates.check(workspace, ALIAS, "hh@2").reasons[0]
+
+
+def test_n_of_a_figure_is_its_own_where_the_report_gives_one(workspace: Workspace, tmp_path: Path) -> None:
+    made.published(workspace, tmp_path, 0)
+    figures = {"accuracy": 0.9, "accuracy_low": 0.8, "n": 500, "measures": {"accuracy": {"n": 40}}}
+    made.report(workspace, "ab12" * 16, {"hh@1": figures})
+    rules = GateRules(report="evaluation", rules=(Rule(figure="accuracy_low", above=0.5, min_n=50),))
+    gates.set_gate(workspace, ALIAS, rules, "x")
+    assert gates.check(workspace, ALIAS, "hh@1").reasons == (
+        "accuracy_low is of 40 items, wanted 50 or more (report ab12ab12ab12)",
+    )
+
+
+def test_sign_offs_count_with_the_report_that_decides(three: Workspace) -> None:
+    rules = WINS.model_copy(update={"signoffs": ("evaluator", "legal")})
+    gates.set_gate(three, ALIAS, rules, "x")
+    report = _compare(three, "hh@1", "base:tiny", 0.6)
+    sign(three.as_actor("ann"), "hh@1", report, "evaluator")
+    with pytest.raises(Conflict, match=f"no legal has signed hh@1 with report {report[:12]}") as unsigned:
+        aliases.move(three, ALIAS, "hh@1", why="first")
+    assert f"rlhf adapter sign hh@1 --report {report[:12]} --as legal" in unsigned.value.fix
+    sign(three.as_actor("bob"), "hh@1", report, "legal")
+    with clock_at(4.0e9):
+        newer = _compare(three, "hh@1", "base:tiny", 0.7)
+    assert len(gates.check(three, ALIAS, "hh@1").reasons) == 2
+    for who, role in (("ann", "evaluator"), ("bob", "legal")):
+        sign(three.as_actor(who), "hh@1", newer, role)
+    move = aliases.move(three, ALIAS, "hh@1", why="first")
+    assert [(s["role"], s["who"]) for s in move.evidence["gate"]["signoffs"]] == [
+        ("evaluator", "ann"),
+        ("legal", "bob"),
+    ]
+
+
+def test_four_eyes_wants_another_person_than_the_one_who_moves(three: Workspace) -> None:
+    rules = WINS.model_copy(update={"signoffs": ("evaluator",), "four_eyes": True})
+    gates.set_gate(three, ALIAS, rules, "x")
+    report = _compare(three, "hh@1", "base:tiny", 0.6)
+    sign(three.as_actor("ann"), "hh@1", report, "evaluator")
+    with pytest.raises(Conflict, match="no evaluator other than ann, who moves it, has signed"):
+        aliases.move(three.as_actor("ann"), ALIAS, "hh@1", why="mine")
+    assert aliases.move(three.as_actor("bob"), ALIAS, "hh@1", why="hers").who == "bob"
+
+
+def test_a_rollback_never_waits_for_a_gate(three: Workspace) -> None:
+    for version in ("hh@1", "hh@2"):
+        aliases.move(three, ALIAS, version, why="up")
+    gates.set_gate(three, ALIAS, WINS, "x")
+    assert aliases.roll_back(three, ALIAS, why="worse").evidence == {} and _in_force(three) == "hh@1"
+    aliases.roll_back(three, ALIAS, to="hh@2", why="no, it was good")
+    assert _in_force(three) == "hh@2"
+
+
+def test_a_gate_binds_the_alias_that_it_is_on_alone(three: Workspace) -> None:
+    gates.set_gate(three, ALIAS, WINS, "x")
+    aliases.move(three, "hh@candidate", "hh@1", why="free")
+    with pytest.raises(Conflict, match="has a gate"):
+        aliases.move(three, ALIAS, "hh@1", why="not free")
+
+
+def test_a_figure_that_no_report_has_is_refused_with_those_that_there_are(three: Workspace) -> None:
+    wrong = GateRules(rules=(Rule(figure="winrate", above=0.5),))
+    gates.set_gate(three, "hh@early", wrong, "no report yet to tell by")
+    _compare(three, "hh@1", "base:tiny", 0.6)
+    with pytest.raises(BadInput, match="no comparison report has a figure 'winrate'") as refused:
+        gates.set_gate(three, ALIAS, wrong, "x")
+    assert refused.value.fix == "the figures are n, repetition, win_rate, win_rate_low"
+    assert gates.gate_of(three, ALIAS) is None
+    with pytest.raises(Conflict, match="has no figure 'winrate' of hh@1; it has n, repetition, win_rate, win_rate_low"):
+        aliases.move(three, "hh@early", "hh@1", why="x")
+
+
+def test_a_changed_report_opens_no_gate(three: Workspace) -> None:
+    gates.set_gate(three, ALIAS, WINS, "x")
+    report = _compare(three, "hh@1", "base:tiny", 0.1)
+    file = Path(three.artifacts.root) / "reports" / report[:12] / "report.json"
+    file.write_text(file.read_text().replace("0.1", "0.9"))
+    with pytest.raises(Damaged):
+        aliases.move(three, ALIAS, "hh@1", why="x")
+
+
+def test_a_gate_that_changes_while_a_move_is_under_way_stops_it(
+    three: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked = gates.check
+
+    def then_changed(workspace: Workspace, alias: str, version: Any) -> gates.Verdict:
+        verdict = checked(workspace, alias, version)
+        gates.set_gate(workspace, alias, WINS, "meanwhile")
+        return verdict
+
+    monkeypatch.setattr(gates, "check", then_changed)
+    with pytest.raises(Conflict, match="gate of hh@champion was changed meanwhile"):
+        aliases.move(three, ALIAS, "hh@1", why="x")
+
+
+def test_gates_are_a_log_with_its_actors_and_the_same_again_is_no_entry(three: Workspace) -> None:
+    first = gates.set_gate(three.as_actor("ann"), ALIAS, WINS, "strict")
+    assert gates.set_gate(three.as_actor("bob"), ALIAS, WINS, "again") == first
+    gates.remove_gate(three.as_actor("bob"), ALIAS, "in the way")
+    assert gates.gate_of(three, ALIAS) is None
+    with pytest.raises(NotFound, match="has no gate"):
+        gates.remove_gate(three, ALIAS, "again")
+    aliases.move(three, ALIAS, "hh@1", why="free")
+    third = gates.set_gate(three, ALIAS, WINS, "back")
+    assert (third.seq, third.digest) == (3, first.digest)
+    with three.read() as connection:
+        entries = [e for e in audit.entries(connection, subject=ALIAS) if "gate" in e["action"]]
+        audit.verify(connection)
+    assert [(e["actor"], e["action"], e["details"]["seq"]) for e in entries] == [
+        ("ann", "alias.gate", 1),
+        ("bob", "alias.ungate", 2),
+        ("tester", "alias.gate", 3),
+    ]
+
+
+def test_a_gate_needs_its_reason_and_a_name_that_can_be_an_alias(three: Workspace) -> None:
+    with pytest.raises(BadInput, match="why the gate is set"):
+        gates.set_gate(three, ALIAS, WINS, " ")
+    for wrong in ("hh", "hh@7", "hh@latest"):
+        with pytest.raises(BadUsage):
+            gates.set_gate(three, wrong, WINS, "x")
+
+
+def test_other_refusals_come_as_they_did(three: Workspace) -> None:
+    aliases.move(three, ALIAS, "hh@1", why="first")
+    gates.set_gate(three, ALIAS, WINS, "x")
+    with pytest.raises(Conflict, match="points at hh@1 already"):
+        aliases.move(three, ALIAS, "hh@1", why="again")
+    retire(three, "hh@2")
+    with pytest.raises(BadInput, match="was retired"):
+        aliases.move(three, ALIAS, "hh@2", why="x")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"rules": [{"figure": "x"}]},
+        {"rules": [{"figure": "x", "above": 1, "below": 1}]},
+        {"rules": [{"figure": "x", "above": 1, "min_n": 0}]},
+        {"rules": [{"figure": "x", "above": float("nan")}]},
+        {"rules": [{"figur": "x", "above": 1}]},
+        {"signoffs": ["1 "]},
+        {"rules": [{"figure": "x", "above": 1}], "four_eyes": True},
+        {"rules": [{"figure": "x", "above": 1}], "report": "evaluation", "against": "base"},
+        {"rules": [{"figure": "x", "above": 1, "relative": True}], "against": "any"},
+        {"rules": [{"figure": "x", "above": 1}], "against": "nobody"},
+    ],
+)
+def test_rules_that_could_never_be_meant_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        GateRules(**wrong)
+
+
+def test_rules_are_read_from_yaml_and_everything_wrong_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "gate.yaml"
+    file.write_text("against: base\nrules:\n  - {figure: win_rate_low, above: 0.5, min_n: 50}\nsignoffs: [evaluator]\n")
+    assert read_rules(file) == WINS.model_copy(update={"against": "base", "signoffs": ("evaluator",)})
+    file.write_text("agains: base\nrules:\n  - {figure: x, above: high}\n")
+    with pytest.raises(BadUsage) as refused:
+        read_rules(file)
+    assert "unknown setting 'agains' (nearest: 'against')" in refused.value.message
+    assert "'rules.0.above' = 'high'" in refused.value.message
+    with pytest.raises(BadUsage, match="no rules at"):
+        read_rules(tmp_path / "absent.yaml")
