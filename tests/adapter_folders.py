@@ -125,6 +125,8 @@ def report(
         "kind": kind,
         "versions": {name: {"digest": digests[name], "figures": found} for name, found in measured.items()},
         "snapshot": {"name": "suite@1", "split": "test"},
+        "prompts": {"snapshot": "suite@1"},
+        "judge": {"kind": "rule", "name": "polite"},
         **more,
     }
     with workspace.artifacts.staging() as staging, workspace.write() as write:

@@ -133,7 +133,9 @@ def test_the_newest_report_decides_and_no_older_one_is_picked(three: Workspace) 
 def test_a_report_of_a_namesake_from_elsewhere_is_no_report_of_this_version(three: Workspace) -> None:
     gates.set_gate(three, ALIAS, WINS.model_copy(update={"against": "any"}), "x")
     content = {"versions": {"hh@1": {"digest": "0" * 64, "figures": {"win_rate_low": 0.9, "n": 99}}}}
-    made.report(three, "ab12" * 16, {"hh@1": {"win_rate_low": 0.9, "n": 99}}, kind="comparison", versions=content["versions"])
+    made.report(
+        three, "ab12" * 16, {"hh@1": {"win_rate_low": 0.9, "n": 99}}, kind="comparison", versions=content["versions"]
+    )
     assert gates.check(three, ALIAS, "hh@1").reasons == ("no comparison report of hh@1",)
 
 
@@ -144,10 +146,22 @@ def test_an_evaluation_counts_on_held_out_pairs_of_the_suite_only(workspace: Wor
     for n, snapshot in enumerate(({"name": "suite@1", "split": "train"}, {"name": "other@1", "split": "test"})):
         made.report(workspace, f"{n}abc" * 16, {"hh@1": {"accuracy": 0.9}}, snapshot=snapshot)
         assert gates.check(workspace, ALIAS, "hh@1").reasons == (
-            "no evaluation report of hh@1 on the test split of suite@1",
+            "no evaluation report of hh@1 on the test side of suite@1",
         )
     made.report(workspace, "ab12" * 16, {"hh@1": {"accuracy": 0.9}})
     assert gates.check(workspace, ALIAS, "hh@1").passed
+
+
+def test_a_comparison_counts_by_the_judge_and_on_the_suite_that_the_gate_names(three: Workspace) -> None:
+    rules = WINS.model_copy(update={"against": "base", "judge": "people", "snapshot": "suite@1"})
+    gates.set_gate(three, ALIAS, rules, "people decide")
+    for kind, name, suite in (("reward", "hh@9", "suite@1"), ("people", "people", None)):
+        _compare(three, "hh@1", "base:tiny", 0.9, judge={"kind": kind, "name": name}, prompts={"snapshot": suite})
+        (reason,) = gates.check(three, ALIAS, "hh@1").reasons
+        assert reason.endswith("on the test side of suite@1, judged by people")
+    people = {"kind": "people", "name": "people"}
+    _compare(three, "hh@1", "base:tiny", 0.9, judge=people, prompts={"snapshot": "suite@1"})
+    assert gates.check(three, ALIAS, "hh@1").passed
 
 
 def test_a_relative_rule_bounds_the_paired_difference_whichever_way_round(workspace: Workspace, tmp_path: Path) -> None:
@@ -321,6 +335,7 @@ def test_other_refusals_come_as_they_did(three: Workspace) -> None:
         {"rules": [{"figure": "x", "above": 1}], "report": "evaluation", "against": "base"},
         {"rules": [{"figure": "x", "above": 1, "relative": True}], "against": "any"},
         {"rules": [{"figure": "x", "above": 1}], "against": "nobody"},
+        {"rules": [{"figure": "x", "above": 1}], "report": "evaluation", "judge": "people"},
     ],
 )
 def test_rules_that_could_never_be_meant_are_refused(wrong: dict[str, Any]) -> None:

@@ -116,7 +116,7 @@ def newest(
         names = {version["digest"]: name for name, version in content["versions"].items()}
         if ref.digest not in names or not (wanted.digest is None or wanted.digest in names):
             continue
-        if not _is_on(content.get("snapshot") or {}, rules):
+        if not (_is_on_evaluated(content, rules) if rules.report == "evaluation" else _is_on_compared(content, rules)):
             continue
         other = None if wanted.digest is None else names[wanted.digest]
         return FoundReport(row.digest, content, names[ref.digest], other)
@@ -125,13 +125,13 @@ def newest(
 
 def said_missing(rules: GateRules, ref: VersionRef, wanted: Opponent) -> tuple[str, str]:
     """That no report fits, in words, and the command that makes one."""
-    on = f" on the test split of {rules.snapshot or 'a snapshot'}" if rules.report == "evaluation" else ""
-    if rules.report == "comparison" and rules.snapshot:
-        on = f" on {rules.snapshot}"
-    more = "--judge JUDGE" if rules.report == "comparison" else f"--snapshot {rules.snapshot or 'S'}"
-    verb = "compare" if rules.report == "comparison" else "evaluate"
-    other = wanted.spelled or (" B" if rules.report == "comparison" else "")
-    return f"no {rules.report} report of {ref}{wanted.words}{on}", f"make one: rlhf {verb} {ref}{other} {more}"
+    on = f" on the test side of {rules.snapshot}" if rules.snapshot else ""
+    if rules.report == "evaluation":
+        words = f"no evaluation report of {ref}{wanted.words}{on or ' on the test side of a snapshot'}"
+        return words, f"make one: rlhf evaluate {ref}{wanted.spelled} --snapshot {rules.snapshot or 'S'}"
+    by = f", judged by {rules.judge}" if rules.judge else ""
+    words = f"no comparison report of {ref}{wanted.words}{on}{by}"
+    return words, f"make one: rlhf compare {ref}{wanted.spelled or ' B'} --judge {rules.judge or 'JUDGE'}"
 
 
 def known_figures(connection: Connection, kind: str) -> set[str]:
@@ -145,11 +145,18 @@ def known_figures(connection: Connection, kind: str) -> set[str]:
     }
 
 
-def _is_on(snapshot: Mapping[str, Any], rules: GateRules) -> bool:
+def _is_on_evaluated(content: Mapping[str, Any], rules: GateRules) -> bool:
     """Held-out pairs only: a figure on what a version was trained on says nothing."""
-    if rules.report == "evaluation" and snapshot.get("split") != _TEST:
-        return False
-    return rules.snapshot is None or snapshot.get("name") == rules.snapshot
+    on = content["snapshot"]
+    return on["split"] == _TEST and rules.snapshot in (None, on["name"])
+
+
+def _is_on_compared(content: Mapping[str, Any], rules: GateRules) -> bool:
+    judge = content["judge"]
+    return rules.judge in (None, judge["name"], judge["kind"]) and rules.snapshot in (
+        None,
+        content["prompts"]["snapshot"],
+    )
 
 
 def _stem(figure: str) -> tuple[str, str]:

@@ -57,6 +57,9 @@ class GateRules(Settings):
     snapshot: str | None = Field(
         default=None, description="snapshot that the report must be on, as name@2: a frozen suite; None = whichever"
     )
+    judge: str | None = Field(
+        default=None, description="judge of the comparison: people, a rule's name or a reward version; None = whichever"
+    )
     rules: tuple[Rule, ...] = Field(default=(), description="each: figure, above and/or below, min_n, relative")
     signoffs: tuple[str, ...] = Field(
         default=(), description="roles that must have signed the version with that report"
@@ -71,6 +74,8 @@ class GateRules(Settings):
             raise ValueError("four_eyes is about signoffs, and none are wanted")
         if self.report == "evaluation" and self.against == "base":
             raise ValueError("a base has no scores to evaluate: hold the version against champion or any")
+        if self.report == "evaluation" and self.judge is not None:
+            raise ValueError("a judge is for comparisons: an evaluation is by the snapshot's judgements")
         if self.against == "any" and any(rule.relative for rule in self.rules):
             raise ValueError("a relative rule wants to know against whom: champion or base")
         if wrong := [role for role in self.signoffs if not ROLE.fullmatch(role)]:
