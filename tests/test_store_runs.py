@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from rlhf.errors import BadInput, Conflict, NotFound
-from rlhf.ids import digest_of
+from rlhf.ids import clock_at, digest_of, now
 from rlhf.store import Workspace, audit, runs
+from rlhf.store.holding import holding
 
 
 def test_a_run_is_recorded_from_start_to_end(workspace: Workspace) -> None:
@@ -72,3 +73,40 @@ def test_a_run_with_settings_that_are_no_json_is_refused_whole(workspace: Worksp
     with pytest.raises((ValueError, TypeError)):
         runs.start(workspace, "reward", "hh", None, {"x": float("nan")})
     assert runs.list_runs(workspace) == ()
+
+
+def test_a_run_is_lost_where_no_process_holds_its_lock(workspace: Workspace) -> None:
+    with clock_at(now().timestamp() - 3600):
+        run = runs.start(workspace, "reward", "hh", None, {})
+    row = runs.show(workspace, run)
+    lock = workspace.root / row.folder / runs.LOCK_FILE
+    assert runs.state_now(workspace, row) == "lost"  # an hour on, and it never took its lock
+    with holding(lock, "reward hh"):
+        assert runs.state_now(workspace, row) == "running"
+    assert runs.state_now(workspace, row) == "lost" and runs.show(workspace, run).state == "running"
+    runs.finish(workspace, run, "interrupted")
+    assert runs.state_now(workspace, runs.show(workspace, run)) == "interrupted"
+    with holding(lock, "reward hh"):  # resumed
+        assert runs.state_now(workspace, runs.show(workspace, run)) == "running"
+        runs.finish(workspace, run, "done")
+        assert runs.state_now(workspace, runs.show(workspace, run)) == "done"
+
+
+def test_a_run_that_was_just_started_is_not_lost_yet_nor_one_on_another_machine(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    just = runs.show(workspace, runs.start(workspace, "reward", "hh", None, {}))
+    assert runs.state_now(workspace, just) == "running"
+    with clock_at(1.0e9):
+        far = runs.start(workspace, "reward", "hh", tmp_path / "far", {})
+    (tmp_path / "far").rmdir()
+    assert runs.state_now(workspace, runs.show(workspace, far)) == "running"
+
+
+def test_a_cancelled_run_may_go_on(workspace: Workspace) -> None:
+    run = runs.start(workspace, "reward", "hh", None, {})
+    runs.finish(workspace, run, "cancelled", error="killed by ann")
+    runs.finish(workspace, run, "running")
+    runs.finish(workspace, run, "done")
+    with pytest.raises(Conflict, match="done already"):
+        runs.finish(workspace, run, "cancelled")

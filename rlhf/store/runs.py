@@ -1,25 +1,32 @@
 """Runs: each training or evaluation that was started, with its resolved settings and how it ended.
 
 A run's state is live: `running` until `finish` says otherwise. A process that was killed says nothing, so a run stays
-`running`; `--resume` finds it by its settings and goes on in its folder.
+`running` in the table; `state_now` looks whether its lock file is held, and calls it `lost` where it isn't. `--resume` finds
+a run by its settings and goes on in its folder. A run that a job's process starts is noted in the job (RLHF_JOB names it).
 """
 
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy import Row, select
 
 from rlhf.errors import BadInput, Conflict, NotFound
-from rlhf.ids import canonical_json, digest_of, new_id, now_text
-from rlhf.store.tables import runs
-from rlhf.store.workspace import Workspace
+from rlhf.ids import canonical_json, digest_of, new_id, now, now_text
+from rlhf.store.holding import holder_of
+from rlhf.store.tables import jobs, runs
+from rlhf.store.workspace import Workspace, Write
 
-State = Literal["running", "done", "failed", "interrupted"]
+State = Literal["running", "done", "failed", "interrupted", "cancelled"]
+LOCK_FILE = "lock"
+JOB_VARIABLE = "RLHF_JOB"
+_STARTING_S = 60  # from a run's row to its lock: loading happens before or between
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +69,7 @@ def start(workspace: Workspace, kind: str, name: str, folder: Path | str | None,
     }
     with workspace.write() as write:
         write.connection.execute(runs.insert().values(**row))
+        _note_in_job(write, run_id)
         write.audit("run.start", run_id, {"kind": kind, "name": name, "settings_digest": row["settings_digest"]})
     return run_id
 
@@ -82,7 +90,24 @@ def finish(
             .where(runs.c.id == run_id)
             .values(state=state, version_digest=version_digest, error=error, ended_at=ended)
         )
+        _note_in_job(write, run_id)
         write.audit(f"run.{state}", run_id, {"version": version_digest, "error": error})
+
+
+def state_now(workspace: Workspace, row: RunRow) -> State | Literal["lost"]:
+    """What a run is at this moment: `running` while a process holds its lock (a resumed one too), `lost` where it should
+    be running and no process holds it. Computed, never stored; a run whose folder lies on another machine is as its row
+    says."""
+    if row.state == "done":
+        return row.state
+    folder = workspace.root / row.folder
+    if holder_of(folder / LOCK_FILE) is not None:
+        return "running"
+    if row.state != "running" or not folder.is_dir():
+        return row.state
+    age_s = (now() - datetime.fromisoformat(row.created_at)).total_seconds()
+    is_starting = not (folder / LOCK_FILE).exists() and age_s < _STARTING_S
+    return "running" if is_starting else "lost"
 
 
 def list_runs(workspace: Workspace) -> tuple[RunRow, ...]:
@@ -109,6 +134,11 @@ def latest(workspace: Workspace, kind: str, name: str, settings_digest: str) -> 
     with workspace.read() as connection:
         row = connection.execute(query.order_by(runs.c.created_at.desc(), runs.c.id.desc()).limit(1)).first()
     return None if row is None else _row(row)
+
+
+def _note_in_job(write: Write, run_id: str) -> None:
+    if job := os.environ.get(JOB_VARIABLE):
+        write.connection.execute(jobs.update().where(jobs.c.id == job).values(run_id=run_id))
 
 
 def _row(row: Row[Any]) -> RunRow:
