@@ -15,6 +15,7 @@ from rlhf.errors import BadInput, Conflict, NotFound
 from rlhf.feedback import judge_in
 from rlhf.feedback.reading import UNDO
 from rlhf.ids import now_text
+from rlhf.labeling.comparisons import consent_for
 from rlhf.labeling.counts import SOURCE, in_force, is_undo, progress_in
 from rlhf.labeling.leases import Task, grant, task_of
 from rlhf.records import Choice, Judgement
@@ -66,6 +67,7 @@ def answer(
                 shown=lease.shown,
                 note=note or None,
                 reason=reason or None,
+                consent=consent_for(write.connection, lease.pair_id),
                 acquisition_p=lease.acquisition_p,
             ),
         )

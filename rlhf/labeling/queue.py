@@ -3,7 +3,8 @@
 Pairs are many and stand in the order of their ids, which are SHA-256 digests: a stretch of that order from a point
 drawn by chance is a random sample. So a draw looks at one stretch of 500 pairs through the indexes and never at the
 whole table, unless nearly everything is answered; then the stretches grow until one holds an open pair. Up to 500
-pairs the stretch is the table, and the draw is exact.
+pairs the stretch is the table, and the draw is exact. Pairs that a comparison of two versions waits for come before
+all others.
 """
 
 from __future__ import annotations
@@ -11,13 +12,15 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from sqlalchemy import Connection, func, not_, select, text
+from sqlalchemy import ColumnElement, Connection, func, not_, select, text
 
 from rlhf.errors import BadInput
 from rlhf.ids import chance, now_text
+from rlhf.labeling.comparisons import asked_first
 from rlhf.labeling.counts import judged_by, live_pairs, n_answers, progress_in
 from rlhf.labeling.leases import Task, grant, live_lease, renew, task_of
 from rlhf.store import Workspace
+from rlhf.store.database import Database
 from rlhf.store.tables import leases, pairs
 
 _STRETCH = 500
@@ -43,7 +46,7 @@ def next_task(workspace: Workspace, labeler: str, *, overlap: int = 1) -> Task |
         if progress.n_left == 0:
             return None
         total = live_pairs(write.connection, workspace.database)
-        drawn = _draw(write.connection, labeler, overlap, total)
+        drawn = _draw(write.connection, workspace.database, labeler, overlap, total)
         if drawn is None:
             return None
         pair_id, acquisition_p = drawn
@@ -51,18 +54,25 @@ def next_task(workspace: Workspace, labeler: str, *, overlap: int = 1) -> Task |
         return task_of(write.connection, lease, progress)
 
 
-def _draw(connection: Connection, labeler: str, overlap: int, total: int) -> tuple[str, float] | None:
+def _draw(
+    connection: Connection, database: Database, labeler: str, overlap: int, total: int
+) -> tuple[str, float] | None:
     """A pair and the probability with which it was drawn.
 
     The probability is (pairs of the stretch / all pairs) × (1 / candidates of equal rank in it): the chance that the
     stretch holds the pair, times the chance within it. Exact for one stretch = all; else off by the unevenness of the
-    digests, about 4 % (1/√500).
+    digests, about 4 % (1/√500). A pair of a comparison: 1 / candidates of equal rank in its lot.
     """
     n_drawn = connection.execute(select(func.count()).where(leases.c.labeler == labeler)).scalar_one()
     dice = chance(0, "labeling", labeler, str(n_drawn))
+    for lot in asked_first(connection, database):
+        open_pairs = _open_pairs(connection, labeler, overlap, pairs.c.id.in_(lot))
+        if open_pairs:
+            return _among_equals(open_pairs, dice, share=1.0)
     start = "" if total <= _STRETCH else f"{dice.getrandbits(64):016x}"
     for low, high, n_pairs in _stretches(connection, start):
-        open_pairs = _open_pairs(connection, labeler, overlap, low, high)
+        inside = pairs.c.id >= low if high is None else (pairs.c.id >= low) & (pairs.c.id < high)
+        open_pairs = _open_pairs(connection, labeler, overlap, inside)
         if open_pairs:
             return _among_equals(open_pairs, dice, share=min(1.0, n_pairs / total))
     return None
@@ -92,9 +102,9 @@ def _stretches(connection: Connection, start: str) -> Iterator[tuple[str, str | 
 
 
 def _open_pairs(
-    connection: Connection, labeler: str, overlap: int, low: str, high: str | None
+    connection: Connection, labeler: str, overlap: int, inside: ColumnElement[bool]
 ) -> list[tuple[str, int]]:
-    """Pairs of a stretch that this labeler may have now, in order of id, with their number of answers."""
+    """Pairs of a stretch or a lot that this labeler may have now, in order of id, with their number of answers."""
     n_done = n_answers(pairs.c.id)
     elsewhere = (
         select(leases.c.id)
@@ -110,13 +120,11 @@ def _open_pairs(
         select(pairs.c.id, n_done)
         .where(
             pairs.c.erased_at.is_(None),
-            pairs.c.id >= low,
+            inside,
             n_done < overlap,
             not_(judged_by(pairs.c.id, labeler)),
             not_(elsewhere),
         )
         .order_by(pairs.c.id)
     )
-    if high is not None:
-        query = query.where(pairs.c.id < high)
     return [(row[0], row[1]) for row in connection.execute(query.limit(_STRETCH))]
