@@ -1,12 +1,16 @@
-"""Evaluation: versions on held-out pairs become a report that somebody can sign.
+"""Evaluation: versions on held-out pairs or prompts become a report that somebody can sign.
 
-Takes: version names, a snapshot and a split. Gives: figures with sample sizes, intervals, method and assumptions, as
-JSON and as one self-contained page. Writes: `reports/` under the artifact root, the table of reports.
-Never: promotes, fits anything on the pairs that it measures, leaves out a pair in silence.
+Takes: reward versions, a snapshot and a split (`held_out.py`); or two policies, prompts and a judge (`comparison.py`).
+Gives: figures with sample sizes, intervals, method and assumptions, as JSON and as one self-contained page.
+Writes: `reports/` under the artifact root, the table of reports; what policies wrote, in the cache; pairs for people to
+judge, through the feedback door.
+Never: promotes, fits anything on the pairs that it measures, leaves out a pair in silence, tells a labeler who wrote what.
 """
 
+from rlhf.evaluation.comparison import compare
 from rlhf.evaluation.figures import difference, figures
 from rlhf.evaluation.held_out import evaluate
+from rlhf.evaluation.people_judge import Waiting
 from rlhf.evaluation.reports import Report, ReportRow, diff, list_reports, open_report
 from rlhf.evaluation.scored import ScoredPair
 
@@ -14,6 +18,8 @@ __all__ = [
     "Report",
     "ReportRow",
     "ScoredPair",
+    "Waiting",
+    "compare",
     "diff",
     "difference",
     "evaluate",

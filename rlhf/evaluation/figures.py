@@ -41,7 +41,7 @@ def figures(scored: Sequence[ScoredPair], *, seed: int = 0) -> dict[str, Any]:
     ranked = [p for p in decided if p.margin is not None]
     oriented = calibration.orient(_coined(ranked), seed) if ranked else None
     measures = {**_ranking(decided, pairs, seed), **_length(decided, pairs, seed)}
-    measures["ece"] = _calibration(*oriented, [p.group for p in ranked], seed) if oriented else _nothing()
+    measures["ece"] = _calibration(*oriented, [p.group for p in ranked], seed) if oriented else nothing()
     found: dict[str, Any] = {
         "n": len(pairs),
         "n_decided": len(decided),
@@ -63,8 +63,8 @@ def figures(scored: Sequence[ScoredPair], *, seed: int = 0) -> dict[str, Any]:
         "measures": measures,
         "seed": seed,
     }
-    rounded: dict[str, Any] = _rounded(found)
-    return rounded
+    result: dict[str, Any] = rounded(found)
+    return result
 
 
 def difference(one: Sequence[ScoredPair], other: Sequence[ScoredPair], *, seed: int = 0) -> dict[str, Any]:
@@ -79,11 +79,11 @@ def difference(one: Sequence[ScoredPair], other: Sequence[ScoredPair], *, seed: 
     margins = [_coined(side) for side in pairs]
     hits = [ranking.hits(m) for m in margins]
     groups = [p.group for p in pairs[0]]
-    result: dict[str, Any] = _rounded(
+    result: dict[str, Any] = rounded(
         {
-            "accuracy": _mean(hits[0] - hits[1], groups, seed),
-            "log_loss": _mean(ranking.log_losses(margins[0]) - ranking.log_losses(margins[1]), groups, seed),
-            "same_side": _mean((hits[0] == hits[1]).astype(np.float64), groups, seed, share=True),
+            "accuracy": mean(hits[0] - hits[1], groups, seed),
+            "log_loss": mean(ranking.log_losses(margins[0]) - ranking.log_losses(margins[1]), groups, seed),
+            "same_side": mean((hits[0] == hits[1]).astype(np.float64), groups, seed, share=True),
         }
     )
     return result
@@ -92,13 +92,13 @@ def difference(one: Sequence[ScoredPair], other: Sequence[ScoredPair], *, seed: 
 def _ranking(decided: Sequence[ScoredPair], pairs: Sequence[ScoredPair], seed: int) -> dict[str, dict[str, Any]]:
     margins, groups = _coined(decided), [p.group for p in decided]
     found = {
-        "accuracy": _mean(ranking.hits(margins), groups, seed, share=True),
-        "log_loss": _mean(ranking.log_losses(margins), groups, seed),
-        "brier": _mean(ranking.squared_errors(margins), groups, seed),
+        "accuracy": mean(ranking.hits(margins), groups, seed, share=True),
+        "log_loss": mean(ranking.log_losses(margins), groups, seed),
+        "brier": mean(ranking.squared_errors(margins), groups, seed),
     }
     if any(p.target < 1 for p in pairs):  # several labelers: how well the whole vote is met, ties included
         every, targets = _coined(pairs), np.array([p.target for p in pairs])
-        found["soft_log_loss"] = _mean(ranking.log_losses(every, targets), [p.group for p in pairs], seed)
+        found["soft_log_loss"] = mean(ranking.log_losses(every, targets), [p.group for p in pairs], seed)
     return found
 
 
@@ -108,12 +108,12 @@ def _length(decided: Sequence[ScoredPair], pairs: Sequence[ScoredPair], seed: in
     baseline = ranking.hits(longer)
     better = baseline if _guess_side(decided) == "longer" else 1.0 - baseline
     return {
-        "longer_wins": _mean(baseline, groups, seed, share=True),
-        "accuracy_minus_longer_wins": _mean(hits - baseline, groups, seed),
-        "length_guess": _mean(better, groups, seed, share=True),
-        "accuracy_minus_length_guess": _mean(hits - better, groups, seed),
-        "accuracy_chosen_longer": _mean(hits[longer > 0], groups[longer > 0], seed, share=True),
-        "accuracy_chosen_shorter": _mean(hits[longer < 0], groups[longer < 0], seed, share=True),
+        "longer_wins": mean(baseline, groups, seed, share=True),
+        "accuracy_minus_longer_wins": mean(hits - baseline, groups, seed),
+        "length_guess": mean(better, groups, seed, share=True),
+        "accuracy_minus_length_guess": mean(hits - better, groups, seed),
+        "accuracy_chosen_longer": mean(hits[longer > 0], groups[longer > 0], seed, share=True),
+        "accuracy_chosen_shorter": mean(hits[longer < 0], groups[longer < 0], seed, share=True),
         "length_correlation": _length_correlation([p for p in pairs if p.margin is not None], seed),
     }
 
@@ -129,7 +129,7 @@ def _length_correlation(pairs: Sequence[ScoredPair], seed: int) -> dict[str, Any
     """Spearman's over score and length differences, each pair taken both ways round: it then depends on no label and
     no draw."""
     if not pairs:
-        return _nothing()
+        return nothing()
     both = np.array([[p.margin, p.length_difference] for p in pairs], dtype=np.float64)
 
     def statistic(rows: Floats) -> float:
@@ -138,12 +138,12 @@ def _length_correlation(pairs: Sequence[ScoredPair], seed: int) -> dict[str, Any
     interval = intervals.bootstrap(
         both, statistic, groups_N=[p.group for p in pairs], n_boot=N_BOOT_SLOW, level=LEVEL, seed=seed
     )
-    return _estimate(statistic(both), interval, len(pairs))
+    return estimate(statistic(both), interval, len(pairs))
 
 
 def _calibration(p: Floats, won: Floats, groups: Sequence[str], seed: int) -> dict[str, Any]:
     interval = calibration.ece_interval(p, won, N_BINS, groups_N=groups, n_boot=N_BOOT_SLOW, level=LEVEL, seed=seed)
-    return _estimate(calibration.ece(p, won, N_BINS), interval, len(p))
+    return estimate(calibration.ece(p, won, N_BINS), interval, len(p))
 
 
 def _reliability(p: Floats, won: Floats) -> list[dict[str, float]]:
@@ -192,7 +192,7 @@ def _by(decided: Sequence[ScoredPair], key: Callable[[ScoredPair], str], seed: i
     for pair in decided:
         parts.setdefault(key(pair), []).append(pair)
     shown = {
-        name: _mean(ranking.hits(_coined(part)), [p.group for p in part], seed, share=True)
+        name: mean(ranking.hits(_coined(part)), [p.group for p in part], seed, share=True)
         for name, part in sorted(parts.items())
         if len(part) >= MIN_SHOWN
     }
@@ -205,16 +205,17 @@ def _coined(pairs: Sequence[ScoredPair]) -> Floats:
     return np.array([p.margin or 0.0 for p in pairs], dtype=np.float64)
 
 
-def _mean(values: Floats, groups: Sequence[str] | NDArray[Any], seed: int, *, share: bool = False) -> dict[str, Any]:
+def mean(values: Floats, groups: Sequence[str] | NDArray[Any], seed: int, *, share: bool = False) -> dict[str, Any]:
     """A mean with its clustered interval. share: of values in [0, 1], see `intervals.share`."""
     if not len(values):
-        return _nothing()
+        return nothing()
     of = intervals.share if share else intervals.bootstrap
     interval = of(values, groups_N=groups, n_boot=N_BOOT, level=LEVEL, seed=seed)
-    return _estimate(float(np.mean(values)), interval, len(values))
+    return estimate(float(np.mean(values)), interval, len(values))
 
 
-def _estimate(value: float, interval: intervals.Interval, n: int) -> dict[str, Any]:
+def estimate(value: float, interval: intervals.Interval, n: int) -> dict[str, Any]:
+    """A figure as the reports hold it; an interval of one group is none."""
     if interval.is_degenerate:
         return {"value": value, "low": None, "high": None, "n": n, "level": None, "method": NO_INTERVAL}
     return {
@@ -227,13 +228,15 @@ def _estimate(value: float, interval: intervals.Interval, n: int) -> dict[str, A
     }
 
 
-def _nothing() -> dict[str, Any]:
+def nothing() -> dict[str, Any]:
+    """A figure of no pairs."""
     return {"value": None, "low": None, "high": None, "n": 0, "level": None, "method": "no pairs"}
 
 
-def _rounded(value: Any) -> Any:
+def rounded(value: Any) -> Any:
+    """The same with every float rounded, so that figures compare as text."""
     if isinstance(value, float | np.floating):
         return round(float(value), _DECIMALS) + 0.0  # no -0.0
     if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    return [_rounded(item) for item in value] if isinstance(value, list) else value
+        return {key: rounded(item) for key, item in value.items()}
+    return [rounded(item) for item in value] if isinstance(value, list) else value

@@ -47,7 +47,7 @@ def render(content: Mapping[str, Any], scored: Mapping[str, Sequence[ScoredPair]
     sections += [
         Section("What this rests on", bullets(assumptions(content))),
         Section("Identity", _identity(content)),
-        _signature(content),
+        signature(content),
     ]
     warning = (
         _SIMULATED if "simulated" in content["labelers"] else _TRAINED_ON_SIMULATED if content["simulated"] else ""
@@ -203,7 +203,7 @@ def _identity(content: Mapping[str, Any]) -> Markup:
     return facts(rows)
 
 
-def _signature(content: Mapping[str, Any]) -> Section:
+def signature(content: Mapping[str, Any]) -> Section:
     lines = Markup("").join(
         Markup("<p><code>rlhf adapter sign {} --report {} --as ROLE</code></p>").format(name, content["digest"][:12])
         for name in content["versions"]

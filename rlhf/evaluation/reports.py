@@ -90,7 +90,11 @@ def publish(workspace: Workspace, content: Mapping[str, Any], html: str) -> Repo
             write.audit(
                 "report.publish",
                 digest,
-                {"title": title, "versions": versions, "snapshot": content["snapshot"]["digest"]},
+                {
+                    "title": title,
+                    "versions": versions,
+                    **{what: data["digest"] for what, data in _data(content).items()},
+                },
             )
     return open_report(workspace, digest)
 
@@ -135,12 +139,19 @@ def diff(workspace: Workspace, one: str, other: str) -> dict[str, Any]:
     """Two reports side by side: what they measure and each flat figure of both, with the change.
 
     A version of the same name is set against itself, else the first of each. The reports' pairs may differ
-    (`same_pairs` says): then a change is a change of the data too, and no interval of it can be formed here.
+    (`same_pairs` says): then a change is a change of the data too, and no interval of it can be formed here. Raises
+    BadInput for reports of two kinds.
     """
     a, b = open_report(workspace, one), open_report(workspace, other)
+    if a.content["kind"] != b.content["kind"]:
+        raise BadInput(
+            f"report {one} is of kind {a.content['kind']}, {other} of kind {b.content['kind']}: they hold different "
+            "figures",
+            fix="name two reports of one kind; see: rlhf report list",
+        )
     shared = [name for name in a.figures if name in b.figures]
     names = [(name, name) for name in shared] or [(next(iter(a.figures)), next(iter(b.figures)))]
-    same = all(a.content["snapshot"][key] == b.content["snapshot"][key] for key in ("digest", "split"))
+    same = _identity(a.content) == _identity(b.content)
     return {
         "a": _side(a),
         "b": _side(b),
@@ -156,10 +167,19 @@ def _side(report: Report) -> dict[str, Any]:
     return {
         "report": report.digest,
         "title": report.title,
-        "snapshot": content["snapshot"],
+        **_data(content),
         "seed": content["seed"],
         "versions": {name: version["digest"] for name, version in content["versions"].items()},
     }
+
+
+def _data(content: Mapping[str, Any]) -> dict[str, Any]:
+    """What a report's figures are figures of: an evaluation's snapshot, a comparison's prompts and judge."""
+    return {what: content[what] for what in ("snapshot", "prompts", "judge") if what in content}
+
+
+def _identity(content: Mapping[str, Any]) -> list[Any]:
+    return [(what, data["digest"], data.get("split")) for what, data in _data(content).items()]
 
 
 def _changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:

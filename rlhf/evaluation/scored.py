@@ -99,9 +99,9 @@ def scored_pair(row: SnapshotRow, p_a: float, judgements: Sequence[Judgement], s
         source=" + ".join(row.sources),
         stratum=agreement(judgements),
         truncated=score.truncated,
-        prompt=_ending(pair.prompt),
-        chosen=_beginning(chosen),
-        rejected=_beginning(rejected),
+        prompt=ending(pair.prompt),
+        chosen=beginning(chosen),
+        rejected=beginning(rejected),
     )
 
 
@@ -113,13 +113,13 @@ def agreement(judgements: Sequence[Judgement]) -> str:
     return "all agree" if len(set(votes)) == 1 else "votes divided"
 
 
-def _ending(prompt: Sequence[Message]) -> str:
+def ending(prompt: Sequence[Message]) -> str:
     """The prompt as turns, its end kept: the last turn is what the replies answer."""
     text = "\n".join(f"{m.role}: {m.content}" for m in prompt)
     return text if len(text) <= PROMPT_CHARACTERS else f"… {text[-PROMPT_CHARACTERS:]}"
 
 
-def _beginning(reply: str) -> str:
+def beginning(reply: str) -> str:
     if len(reply) <= REPLY_CHARACTERS:
         return reply
     return f"{reply[:REPLY_CHARACTERS]} … ({len(reply) - REPLY_CHARACTERS:,} more characters)"
