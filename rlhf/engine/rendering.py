@@ -52,14 +52,21 @@ class Renderer:
 
     def ids(self, messages: Sequence[Message]) -> list[int]:
         """Token ids of the template's rendering of the whole chat. Raises BadInput where the template refuses it."""
+        return self._ids(messages)
+
+    def _ids(self, messages: Sequence[Message], **options: Any) -> list[int]:
         try:
-            text = self.tokenizer.apply_chat_template([m.as_json() for m in messages], tokenize=False)
+            text = self.tokenizer.apply_chat_template([m.as_json() for m in messages], tokenize=False, **options)
         except Exception as error:  # jinja's own errors, and whatever a template raises
             raise BadInput(
                 f"the chat template refuses these turns ({' '.join(m.role for m in messages)}): {error}",
                 fix="use a base whose template takes them",
             ) from None
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def opening(self, messages: Sequence[Message]) -> list[int]:
+        """Token ids up to where the reply begins. Raises BadInput where the template refuses the chat."""
+        return self._ids(messages, add_generation_prompt=True)
 
     def reply(self, prompt: Sequence[Message], reply: str) -> tuple[list[int], int] | Unrendered:
         """Token ids of prompt + reply and how many turns were dropped, or why there are none."""

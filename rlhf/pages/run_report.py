@@ -67,8 +67,12 @@ def write_run_report(
     nothing was.
     """
     html = render_run(title=title, facts=facts, metrics=metrics, figures=figures, simulated=simulated)
-    path = folder / FILE
-    staged = folder / f"{FILE}.new"
+    return write_page(folder / FILE, html)
+
+
+def write_page(path: Path, html: str) -> Path:
+    """Write a page whole or not at all."""
+    staged = path.with_name(f"{path.name}.new")
     staged.write_text(html, "utf-8")
     staged.replace(path)
     return path
@@ -93,7 +97,7 @@ def render_run(
         )
     if figures:
         sections.append(Section("Figures", _figures(figures)))
-    sections.append(Section("The run", _facts(facts)))
+    sections.append(Section("The run", facts_of(facts)))
     return page(
         title,
         sections,
@@ -104,13 +108,13 @@ def render_run(
 
 
 def _lead(figures: Mapping[str, Any] | None, metrics: Sequence[Mapping[str, Any]]) -> Markup:
-    if figures and _finite(figures.get("accuracy")):
+    if figures and finite(figures.get("accuracy")):
         low, high = figures.get("accuracy_low"), figures.get("accuracy_high")
-        bounds = f" (95 % interval {low * 100:.1f} to {high * 100:.1f})" if _finite(low) and _finite(high) else ""
-        n = next((figures[key] for key in ("n_decided", "n_test", "n") if _finite(figures.get(key))), None)
+        bounds = f" (95 % interval {low * 100:.1f} to {high * 100:.1f})" if finite(low) and finite(high) else ""
+        n = next((figures[key] for key in ("n_decided", "n_test", "n") if finite(figures.get(key))), None)
         pairs = "of the held-out pairs" if n is None else f"of {n:,} held-out pairs"
         return headline(f"{figures['accuracy'] * 100:.1f} %", f"{pairs} are ranked as the labelers did{bounds}.")
-    _, losses = _series(metrics, "loss")
+    _, losses = series(metrics, "loss")
     if losses:
         return headline(
             f"{losses[-1]:.3f}",
@@ -121,7 +125,7 @@ def _lead(figures: Mapping[str, Any] | None, metrics: Sequence[Mapping[str, Any]
 
 def _curves(metrics: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Markup, str]]:
     for curve in _CURVES:
-        steps, values = _series(metrics, curve.key)
+        steps, values = series(metrics, curve.key)
         lines = []
         window = max(1, len(values) // _SMOOTH_SHARE)
         if window > 1 and curve.key not in _AS_IT_IS:
@@ -129,7 +133,7 @@ def _curves(metrics: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Markup,
             lines.append(plots.Line("training", steps, plots.smoothed(values, window)))
         elif values:
             lines.append(plots.Line("training", steps, values))
-        held_steps, held_values = _series(metrics, curve.held_out) if curve.held_out else ([], [])
+        held_steps, held_values = series(metrics, curve.held_out) if curve.held_out else ([], [])
         if held_values:
             lines.append(plots.Line("held out", held_steps, held_values, second=True))
         if lines:
@@ -138,22 +142,22 @@ def _curves(metrics: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Markup,
             yield curve.title, drawn, curve.note
 
 
-def _series(metrics: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
-    rows = [(row["step"], row[key]) for row in metrics if _finite(row.get("step")) and _finite(row.get(key))]
+def series(metrics: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
+    rows = [(row["step"], row[key]) for row in metrics if finite(row.get("step")) and finite(row.get(key))]
     return [float(step) for step, _ in rows], [float(value) for _, value in rows]
 
 
 def _figures(figures: Mapping[str, Any]) -> Markup:
     rows = []
     for key, value in figures.items():
-        if _finite(value) and not key.endswith(("_low", "_high")) and key != "seed":
+        if finite(value) and not key.endswith(("_low", "_high")) and key != "seed":
             low, high = figures.get(f"{key}_low"), figures.get(f"{key}_high")
-            interval = f"{low:.3f} to {high:.3f}" if _finite(low) and _finite(high) else ""
+            interval = f"{low:.3f} to {high:.3f}" if finite(low) and finite(high) else ""
             rows.append((key.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:.3f}", interval))
     return table(("figure", "value", "95 % interval"), rows, numeric=(1, 2))
 
 
-def _facts(values: Mapping[str, Any]) -> Markup:
+def facts_of(values: Mapping[str, Any]) -> Markup:
     return facts((name, value if isinstance(value, Markup) else _text(value)) for name, value in values.items())
 
 
@@ -165,5 +169,5 @@ def _text(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
 
-def _finite(value: Any) -> TypeGuard[float]:
+def finite(value: Any) -> TypeGuard[float]:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -47,7 +47,7 @@ def open_material(workspace: Workspace, settings: RewardSettings, n_processes: i
     if settings.snapshot == "" or settings.base == "":
         raise BadUsage("snapshot and base must be named", fix="give --snapshot NAME and --base NAME")
     registry.check_name(settings.name)
-    _check_trackers(settings.report_to)
+    check_trackers(settings.report_to)
     snapshot = snapshots.open_snapshot(workspace, settings.snapshot)
     base = bases.get(workspace, settings.base)
     bases.check(workspace, base)
@@ -87,7 +87,7 @@ def open_material(workspace: Workspace, settings: RewardSettings, n_processes: i
     return Material(settings, snapshot, base, parent, place, rows, counts)
 
 
-def _check_trackers(report_to: str) -> None:
+def check_trackers(report_to: str) -> None:
     """Refuse a tracker that the Trainer doesn't know or whose package isn't here, before anything is loaded."""
     from transformers.integrations import get_available_reporting_integrations
 

@@ -50,6 +50,10 @@ class OpenReward:
     model: Any
     renderer: Renderer
 
+    def score(self, groups: Sequence[Group], *, token_budget: int = 4096) -> list[list[float]]:
+        """Scores of each group's replies, in the order given; see `engine.scoring.score`."""
+        return scoring.score(self.model, groups, token_budget=token_budget)
+
 
 def open_reward(workspace: Workspace, version: VersionRef | str, place: Placement | None = None) -> OpenReward:
     """Load a version (every byte checked) on its base. On a CPU the body runs in float32 unless `place` says otherwise.

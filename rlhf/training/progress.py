@@ -104,6 +104,10 @@ class MetricsFile(TrainerCallback):
             speed = {f"{self.unit}_per_s": self.items_per_s, "seconds": self.seconds, self.unit: self.items_done}
             self.append({"step": state.global_step, "epoch": state.epoch, **figures, **speed})
 
+    def rows(self) -> list[dict[str, Any]]:
+        """What is in the file so far."""
+        return [json.loads(line) for line in self.path.read_text("utf-8").splitlines()] if self.path.exists() else []
+
     def append(self, row: Mapping[str, Any]) -> None:
         with open(self.path, "a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

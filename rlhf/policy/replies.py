@@ -1,0 +1,195 @@
+"""Replies by a published policy or a bare base, each naming what wrote it; the best of several by a reward, if asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rlhf import registry
+from rlhf.engine import bases, generation, policies
+from rlhf.engine.generation import Sampling
+from rlhf.engine.placement import Placement, choose
+from rlhf.engine.policies import switched
+from rlhf.engine.rendering import Renderer
+from rlhf.errors import BadInput, BadUsage
+from rlhf.policy.prompts import Prompt, RenderedPrompt, rendered
+from rlhf.policy.scored import Drawn, Points, Rewards
+from rlhf.records import VersionRef
+from rlhf.store import Workspace
+
+Progress = Callable[[int, int], None]
+_CHUNK = 32
+BARE = "base:"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicyRef:
+    """What writes: a policy version, or a bare base. text: as it is shown; digest: the version's, or the base's."""
+
+    text: str
+    digest: str
+    base_digest: str
+    ref: VersionRef | None
+
+    @property
+    def is_base(self) -> bool:
+        return self.ref is None
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """One sampled reply. logp: sum of its tokens' log-probabilities (nats, temperature 1) under what wrote it; logp_base: under
+    the bare base. Their difference estimates the KL to the base from one sample. points: by the reward that chose it, if one did.
+    """
+
+    prompt: Prompt
+    text: str
+    n_tokens: int
+    cut_off: bool
+    logp: float
+    logp_base: float
+    points: float | None = None
+
+
+@dataclass(frozen=True)
+class OpenPolicy:
+    """A policy on its base, ready to write. model: a PEFT model, or the bare base."""
+
+    ref: PolicyRef
+    base: bases.Base
+    model: Any
+    renderer: Renderer
+
+
+def resolve_policy(workspace: Workspace, text: str) -> PolicyRef:
+    """The one policy version or base that `text` means. Raises NotFound, or BadInput for a reward. Never another's answer."""
+    if text.startswith(BARE):
+        base = bases.get(workspace, text.removeprefix(BARE))
+        return PolicyRef(text, base.digest, base.digest, None)
+    ref = registry.resolve(workspace, text, role="policy")
+    manifest = registry.show(workspace, ref).manifest
+    return PolicyRef(str(ref), ref.digest, manifest["base"]["digest"], ref)
+
+
+def open_policy(
+    workspace: Workspace, text: str, place: Placement | None = None, *, max_length: int = 4096
+) -> OpenPolicy:
+    """Load it, every byte checked. On a CPU the body runs in float32 unless `place` says otherwise. max_length: tokens of
+    prompt and reply together."""
+    ref = resolve_policy(workspace, text)
+    base = bases.by_digest(workspace, ref.base_digest)
+    bases.check(workspace, base)
+    place = place or choose("auto", "float32")
+    if ref.ref is None:
+        model = policies.bare(base, place)
+    else:
+        model = policies.load(registry.open_version(workspace, ref.ref).folder, base, place)
+    positions = getattr(model.config, "max_position_embeddings", max_length)
+    return OpenPolicy(ref, base, model, Renderer(base.tokenizer(), min(max_length, positions)))
+
+
+def replies(
+    workspace: Workspace,
+    version: str,
+    prompts: Sequence[Prompt],
+    sampling: Sampling | None = None,
+    *,
+    best_of: int = 1,
+    reward: str | None = None,
+    place: Placement | None = None,
+    on_progress: Progress | None = None,
+) -> list[Reply]:
+    """One reply to each prompt, in the order given. version: `name@7`, `name@alias`, `sha256:…` or `base:NAME`.
+
+    best_of: that many are sampled and the one that `reward` gives most points is kept. The same seed gives the same replies,
+    whatever stands beside them. Raises BadInput where a prompt doesn't fit or the template refuses it.
+    """
+    return list(
+        iterate(
+            workspace, version, prompts, sampling, best_of=best_of, reward=reward, place=place, on_progress=on_progress
+        )
+    )
+
+
+def iterate(
+    workspace: Workspace,
+    version: str,
+    prompts: Sequence[Prompt],
+    sampling: Sampling | None = None,
+    *,
+    best_of: int = 1,
+    reward: str | None = None,
+    place: Placement | None = None,
+    on_progress: Progress | None = None,
+) -> Iterator[Reply]:
+    """`replies`, each as soon as its part of the prompts is written."""
+    sampling = sampling or Sampling()
+    if (best_of > 1) != (reward is not None):
+        raise BadUsage(
+            "best-of-n wants a number above 1 and a reward that chooses", fix="give both --best-of N and --reward V"
+        )
+    if best_of > 1 and sampling.temperature == 0:
+        raise BadUsage("at temperature 0 all replies are the same; there is no best of them", fix="raise --temperature")
+    policy = open_policy(workspace, version, place)
+    fits, counts = rendered(prompts, policy.renderer, sampling.max_new_tokens)
+    if len(fits) < len(prompts):
+        known = {id(one.prompt) for one in fits}
+        lost = next(prompt for prompt in prompts if id(prompt) not in known)
+        raise BadInput(
+            f"{len(prompts) - len(fits)} of {len(prompts)} prompts can't be answered ({counts['too_long']} too long for "
+            f"{policy.renderer.max_length} tokens with the reply, {counts['refused']} refused by the template), first {lost.id}",
+            fix="shorten them or lower --max-new-tokens",
+        )
+    judge = _judge(workspace, policy, reward) if reward is not None else None
+    done = 0
+    for start in range(0, len(fits), _CHUNK):
+        chunk = fits[start : start + _CHUNK]
+        yield from _written(policy, chunk, sampling, best_of, judge)
+        done += len(chunk)
+        if on_progress:
+            on_progress(done, len(fits))
+
+
+def _judge(workspace: Workspace, policy: OpenPolicy, reward: str) -> Rewards:
+    """The reward on the policy's own base where it fits there (a bare base carries no adapters: then beside it)."""
+    from rlhf.engine.shared import SharedReward
+    from rlhf.reward.score import open_reward
+
+    opened = registry.open_version(workspace, registry.resolve(workspace, reward, role="reward"))
+    max_length = int(opened.manifest["settings"].get("max_length", 1024))
+    renderer = Renderer(policy.base.tokenizer(), max_length)
+    if policy.ref.is_base or opened.manifest["base"]["digest"] != policy.base.digest:
+        alone = open_reward(workspace, opened.ref)
+        return Rewards([(alone, alone.renderer)], Points((1.0,)), 4096)
+    return Rewards([(SharedReward(policy.model, opened.folder, "reward0"), renderer)], Points((1.0,)), 4096)
+
+
+def _written(
+    policy: OpenPolicy, prompts: Sequence[RenderedPrompt], sampling: Sampling, best_of: int, judge: Rewards | None
+) -> Iterator[Reply]:
+    rows = [(prompt, k) for prompt in prompts for k in range(best_of)]
+    seeds = [generation.seed_of(sampling.seed, "reply", prompt.prompt.digest, str(k)) for prompt, k in rows]
+    sampled = generation.generate(policy.model, [prompt.ids for prompt, _ in rows], seeds, sampling)
+    decode = policy.renderer.tokenizer.decode
+    drawn = [
+        Drawn(prompt.kept, decode(s.ids, skip_special_tokens=True), len(s.ids), s.cut_off)
+        for (prompt, _), s in zip(rows, sampled, strict=True)
+    ]
+    points: list[float | None] = [None] * len(rows)
+    if judge is not None:
+        points = [scored.points for scored in judge.score(drawn)]
+    chosen = [
+        max(range(i * best_of, (i + 1) * best_of), key=lambda row: (points[row] is not None, points[row] or 0.0, -row))
+        for i in range(len(prompts))
+    ]
+    ids = [prompt.ids for prompt in prompts]
+    tokens = [sampled[row].ids for row in chosen]
+    own = generation.log_probabilities(policy.model, ids, tokens)
+    base = own
+    if not policy.ref.is_base:
+        with switched(policy.model, None):
+            base = generation.log_probabilities(policy.model, ids, tokens)
+    for prompt, row, logp, logp_base in zip(prompts, chosen, own, base, strict=True):
+        reply = drawn[row]
+        yield Reply(prompt.prompt, reply.text, reply.n_tokens, reply.cut_off, logp, logp_base, points[row])

@@ -1,0 +1,228 @@
+"""Policy training, top to bottom: open, share one base, sample, score, train, watch, prove, publish.
+
+`train` is the whole road for the three methods; they differ in what TRL trainer learns from the replies. The same function runs
+under `accelerate launch`: every process trains, the first one writes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from accelerate.utils import broadcast_object_list
+from peft import PeftModel
+
+from rlhf import registry
+from rlhf.engine import placement, policies
+from rlhf.engine.generation import Sampling
+from rlhf.engine.policies import TRAINED
+from rlhf.engine.rendering import Renderer
+from rlhf.engine.rewards import LoraShape
+from rlhf.engine.shared import SharedReward
+from rlhf.errors import BadInput, Interrupted
+from rlhf.policy.guard import Bands
+from rlhf.policy.material import Material, Say, open_material
+from rlhf.policy.methods import dpo_trainer, ranked_pairs, rollout_trainer
+from rlhf.policy.publication import publish
+from rlhf.policy.reply_log import ReplyLog
+from rlhf.policy.scored import Points, Rewards
+from rlhf.policy.settings import PolicySettings
+from rlhf.policy.watch import Watch
+from rlhf.records import VersionRef
+from rlhf.store import Workspace
+from rlhf.training import Plan, Run, in_charge, kept_dtype, run_of
+from rlhf.training.checkpoints import last_whole_checkpoint
+from rlhf.training.progress import MetricsFile, ProgressBar, StopAtSignal
+
+# While the first process samples, measures or publishes the others wait; NCCL's own patience is ten minutes.
+_WAIT = timedelta(hours=6)
+REFERENCE = "ref"  # TRL's name of the adapter that it measures KL to
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training gave. stopped: why the guard ended it, None where it came to its end."""
+
+    version: VersionRef
+    run_id: str
+    run_folder: Path
+    metrics: Mapping[str, Any]
+    is_new: bool = True  # False: the same training was published before, and this is that version
+    stopped: str | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "version": str(self.version),
+            "digest": self.version.digest,
+            "run": self.run_id,
+            "metrics": dict(self.metrics),
+            "new": self.is_new,
+            "stopped": self.stopped,
+            "report": str(self.run_folder / "report.html"),
+        }
+
+
+@dataclass(frozen=True)
+class Setup:
+    """The live parts of a run, made once and shared by whatever samples, trains and measures."""
+
+    model: PeftModel
+    rewards: Rewards
+    reference: str | None
+    decode: Callable[..., str]
+    log: ReplyLog
+    sampling: Sampling
+
+
+def train(workspace: Workspace, settings: PolicySettings, *, resume: bool = False, say: Say | None = None) -> Trained:
+    """Train a policy adapter against the rewards and publish it as the next version of `settings.name`.
+
+    Raises BadInput where nothing can be trained on or the guard stopped the run before any good step, NotFound for an unknown
+    reward, base or version, Interrupted after Ctrl-C (a checkpoint is kept; `resume` goes on from it).
+    """
+    state = PartialState(cpu=placement.wants_cpu(settings.device), timeout=_WAIT)
+    say = say if say and state.is_main_process else _silent
+    material = open_material(workspace, settings, state.num_processes, say)
+    run = run_of(workspace, Plan("policy", settings.name, material.settings, material.identity), resume, state)
+    material = replace(material, place=kept_dtype(run, material.place, resume))
+    with in_charge(workspace, run, state):
+        setup = set_up(material, run.folder)
+        checkpoint = last_whole_checkpoint(run.folder / "checkpoints") if resume else None
+        if resume:
+            say(f"going on from {checkpoint.name}" if checkpoint else "no checkpoint yet: starting over")
+            setup.log.cut_back(_step_of(checkpoint))
+        with (stop := StopAtSignal()).listening():
+            trainer, meter, watch = _trainer(material, setup, run, stop, say)
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if stop.asked and watch.stopped is None and trainer.state.global_step < trainer.state.max_steps:
+            raise Interrupted(
+                f"stopped at step {trainer.state.global_step} of {trainer.state.max_steps}; the checkpoint is in "
+                f"{run.folder / 'checkpoints'}",
+                fix="go on with the same command and --resume",
+            )
+        version, metrics = _published(workspace, material, run, setup, meter, watch, say, state)
+    is_new = registry.show(workspace, version).manifest["run_id"] == run.id
+    return Trained(version, run.id, run.folder, metrics, is_new, watch.stopped)
+
+
+def set_up(material: Material, folder: Path) -> Setup:
+    """One base in memory; on it the adapter to train, the reference where it isn't the base, and the rewards."""
+    settings = material.settings
+    if material.parent is not None:
+        model = policies.load(
+            material.parent.folder, material.base, material.place, trainable=True, quantize=settings.quantize
+        )
+    else:
+        shape = LoraShape(settings.lora_r, settings.lora_alpha, settings.lora_dropout, settings.top_layers)
+        model = policies.fresh(material.base, material.place, shape, seed=settings.seed, quantize=settings.quantize)
+    tokenizer = material.base.tokenizer()
+    rewards = [
+        (
+            SharedReward(model, reward.folder, f"reward{i}"),
+            Renderer(tokenizer, int(reward.manifest["settings"].get("max_length", 1024))),
+        )
+        for i, reward in enumerate(material.rewards)
+    ]
+    points = Points(tuple(settings.weights), settings.length_penalty, settings.cut_off_penalty)
+    sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.seed)
+    reference = REFERENCE if material.parent is not None else None
+    return Setup(
+        model, Rewards(rewards, points, settings.token_budget), reference, tokenizer.decode, ReplyLog(folder), sampling
+    )
+
+
+def _trainer(
+    material: Material, setup: Setup, run: Run, stop: StopAtSignal, say: Say
+) -> tuple[Any, MetricsFile, Watch]:
+    """The method's TRL trainer with our callbacks. For dpo on sampled pairs, the sampling is done here, before it."""
+    settings = material.settings
+    trainer: Any
+    if settings.method == "dpo":
+        pairs = material.pairs or ranked_pairs(material, setup, stop, say)
+        n_items = len(pairs)
+        epoch_steps = math.ceil(n_items / settings.pairs_per_step)
+        steps = settings.max_steps or math.ceil(epoch_steps * settings.epochs)
+        trainer = dpo_trainer(material, setup, pairs, steps, run.folder)
+        named = {"rewards/margins": "margin", "rewards/accuracies": "accuracy", "loss": "loss", "entropy": "entropy"}
+        shown, unit = {"rewards/margins": "margin", "rewards/accuracies": "acc"}, "pairs"
+    else:
+        n_items = len(material.prompts)
+        steps = settings.max_steps or math.ceil(n_items * settings.epochs / settings.pairs_per_step)
+        trainer = rollout_trainer(material, setup, steps, run.folder)
+        named = {"reward": "reward", "reward_std": "reward_sd", "kl_reply": "kl", "kl_token": "kl_token"}
+        named |= {"completions/mean_length": "tokens", "completions/clipped_ratio": "cut_off", "entropy": "entropy"}
+        named |= {"loss": "loss", "frac_reward_zero_std": "groups_alike"}
+        shown, unit = {"reward": "reward", "kl_token": "kl"}, "prompts"
+        n_items = steps * settings.pairs_per_step
+    freeze_others(setup.model)
+    named |= {"grad_norm": "grad_norm", "learning_rate": "learning_rate"}
+    meter = MetricsFile(run.folder / "metrics.jsonl", named, unit, n_items, settings.pairs_per_step)
+    watch = Watch(
+        setup.model,
+        setup.rewards,
+        material.watched,
+        setup.sampling,
+        Bands.of(settings),
+        every=settings.watch_steps,
+        reference=setup.reference,
+        decode=setup.decode,
+        folder=run.folder,
+        meter=meter,
+        log=setup.log,
+    )
+    for callback in (ProgressBar(f"policy {settings.name}", shown), meter, watch, stop):
+        trainer.add_callback(callback)
+    return trainer, meter, watch
+
+
+def freeze_others(model: PeftModel) -> None:
+    """Only the adapter in training has gradients: TRL's copy for the reference and the rewards have none."""
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(f".{TRAINED}." in name)
+
+
+def _published(
+    workspace: Workspace,
+    material: Material,
+    run: Run,
+    setup: Setup,
+    meter: MetricsFile,
+    watch: Watch,
+    say: Say,
+    state: PartialState,
+) -> tuple[VersionRef, Mapping[str, Any]]:
+    """Publish in the first process and tell the others what came of it, a refusal included: none of them waits for ever."""
+    outcome: list[Any] = [None]
+    if state.is_main_process:
+        try:
+            if watch.stopped is not None:
+                say(watch.stopped)
+                if watch.good_step == 0:
+                    raise BadInput(
+                        f"{watch.stopped}; there is no good step before it, so nothing is published",
+                        fix="lower learning_rate, raise beta, watch more often (watch_steps), or widen the band",
+                    )
+                watch.keep_good()
+            outcome = [publish(workspace, material, run, setup.model, meter, watch, say)]
+        except Exception as error:
+            if state.num_processes == 1:
+                raise
+            outcome = [error]
+    if state.num_processes > 1:
+        broadcast_object_list(outcome)
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    return outcome[0]
+
+
+def _step_of(checkpoint: Path | None) -> int:
+    return int(checkpoint.name.rsplit("-", 1)[1]) if checkpoint else -1
+
+
+def _silent(_text: str) -> None:
+    """Only the first process speaks."""
