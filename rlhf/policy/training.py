@@ -35,7 +35,7 @@ from rlhf.policy.settings import PolicySettings
 from rlhf.policy.watch import Watch
 from rlhf.records import VersionRef
 from rlhf.store import Workspace
-from rlhf.training import Plan, Run, in_charge, kept_dtype, run_of
+from rlhf.training import Plan, Run, kept_dtype, under_way
 from rlhf.training.checkpoints import last_whole_checkpoint
 from rlhf.training.progress import MetricsFile, ProgressBar, StopAtSignal
 
@@ -88,9 +88,9 @@ def train(workspace: Workspace, settings: PolicySettings, *, resume: bool = Fals
     state = PartialState(cpu=placement.wants_cpu(settings.device), timeout=_WAIT)
     say = say if say and state.is_main_process else _silent
     material = open_material(workspace, settings, state.num_processes, say)
-    run = run_of(workspace, Plan("policy", settings.name, material.settings, material.identity), resume, state)
-    material = replace(material, place=kept_dtype(run, material.place, resume))
-    with in_charge(workspace, run, state):
+    plan = Plan("policy", settings.name, material.settings, material.identity)
+    with under_way(workspace, plan, resume, state) as run:
+        material = replace(material, place=kept_dtype(run, material.place, resume))
         setup = set_up(material, run.folder)
         checkpoint = last_whole_checkpoint(run.folder / "checkpoints") if resume else None
         if resume:

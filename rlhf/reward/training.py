@@ -26,7 +26,7 @@ from rlhf.reward.publication import publish
 from rlhf.reward.settings import RewardSettings
 from rlhf.reward.trainer import PackedRewardTrainer
 from rlhf.store import Workspace
-from rlhf.training import Plan, Run, in_charge, kept_dtype, run_of
+from rlhf.training import Plan, Run, kept_dtype, under_way
 from rlhf.training.checkpoints import last_whole_checkpoint
 from rlhf.training.progress import MetricsFile, ProgressBar, StopAtSignal
 
@@ -69,9 +69,8 @@ def train(workspace: Workspace, settings: RewardSettings, *, resume: bool = Fals
     say = say if say and state.is_main_process else _silent
     material = open_material(workspace, settings, state.num_processes, say)
     plan = Plan("reward", material.settings.name, material.settings, material.identity)
-    run = run_of(workspace, plan, resume, state)
-    material = replace(material, place=kept_dtype(run, material.place, resume))
-    with in_charge(workspace, run, state):
+    with under_way(workspace, plan, resume, state) as run:
+        material = replace(material, place=kept_dtype(run, material.place, resume))
         trainer, meter, stop = _trainer(material, _model(material), run.folder)
         checkpoint = last_whole_checkpoint(run.folder / "checkpoints") if resume else None
         if resume:

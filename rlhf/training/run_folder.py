@@ -6,7 +6,6 @@ A killed process leaves its run `running` and its lock free; `--resume` with the
 from __future__ import annotations
 
 import contextlib
-import fcntl
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,8 @@ from rlhf.engine.placement import Placement
 from rlhf.errors import Conflict, Interrupted, NotFound, RlhfError
 from rlhf.ids import digest_of
 from rlhf.store import Workspace, runs
+from rlhf.store.heavy import heavy
+from rlhf.store.holding import Held, holding
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,20 +43,30 @@ class Run:
     folder: Path
 
 
-def run_of(workspace: Workspace, plan: Plan, resume: bool, state: PartialState) -> Run:
-    """Start a run, or find the one to go on with; the first process decides, the others are told."""
+@contextlib.contextmanager
+def under_way(workspace: Workspace, plan: Plan, resume: bool, state: PartialState) -> Iterator[Run]:
+    """Start a run, or find the one to go on with, and hold it while the block runs; how the block ends is how the run ends.
+
+    The first process decides, the others are told, a refusal too. Raises Conflict where another heavy job is running or
+    another process trains this very run, NotFound where there is nothing to go on with.
+    """
     found: list[Any] = [None]
-    if state.is_main_process:
-        try:
-            found = [_resumable(workspace, plan) if resume else _started(workspace, plan)]
-        except RlhfError as error:
-            found = [error]
-    if state.num_processes > 1:
-        broadcast_object_list(found)
-    if isinstance(found[0], RlhfError):
-        raise found[0]
-    run_id, folder = found[0]
-    return Run(run_id, workspace.root / folder)
+    with contextlib.ExitStack() as stack:
+        if state.is_main_process:
+            try:
+                hold = stack.enter_context(heavy(workspace, f"{plan.kind} {plan.name}"))
+                found = [_resumable(workspace, plan) if resume else _started(workspace, plan)]
+                hold.say(found[0][0])
+            except RlhfError as error:
+                found = [error]
+        if state.num_processes > 1:
+            broadcast_object_list(found)
+        if isinstance(found[0], RlhfError):
+            raise found[0]
+        run_id, folder = found[0]
+        run = Run(run_id, workspace.root / folder)
+        with _in_charge(workspace, run, state):
+            yield run
 
 
 def _started(workspace: Workspace, plan: Plan) -> tuple[str, str]:
@@ -93,15 +104,15 @@ def kept_dtype(run: Run, place: Placement, resume: bool) -> Placement:
 
 
 @contextlib.contextmanager
-def in_charge(workspace: Workspace, run: Run, state: PartialState) -> Iterator[None]:
+def _in_charge(workspace: Workspace, run: Run, state: PartialState) -> Iterator[None]:
     """Hold the run's lock and record how it ends. A killed process leaves it `running`, and its lock free."""
     if not state.is_main_process:
         yield
         return
-    with open(run.folder / "lock", "w") as lock:
+    with contextlib.ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            stack.enter_context(holding(run.folder / runs.LOCK_FILE, f"run {run.id}")).say(run.id)
+        except Held:
             raise Conflict(f"run {run.id} is being trained by another process", fix="wait for it, or stop it") from None
         try:
             yield
