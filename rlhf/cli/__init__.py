@@ -18,7 +18,20 @@ _INTERRUPTED = 130  # what Typer makes of Ctrl-C, in silence
 
 def build() -> typer.Typer:
     """The whole command tree."""
-    from rlhf.cli import adapter, alias, base, evaluate, feedback, people, reward, snapshot, system, web
+    from rlhf.cli import (
+        adapter,
+        alias,
+        base,
+        compare,
+        evaluate,
+        feedback,
+        people,
+        policy,
+        reward,
+        snapshot,
+        system,
+        web,
+    )
     from rlhf.cli import run as runs
 
     app = typer.Typer(
@@ -35,6 +48,7 @@ def build() -> typer.Typer:
         ("feedback", feedback),
         ("snapshot", snapshot),
         ("reward", reward),
+        ("policy", policy),
         ("adapter", adapter),
         ("alias", alias),
         ("run", runs),
@@ -42,6 +56,7 @@ def build() -> typer.Typer:
     ):
         app.add_typer(module.app, name=name)
     evaluate.register(app)
+    compare.register(app)
     web.register(app)
     return app
 

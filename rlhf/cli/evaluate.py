@@ -117,6 +117,10 @@ def _progress() -> Any:
 
 def _summary(content: Mapping[str, Any]) -> str:
     """A table of the figures that decide, with the number of pairs and the intervals."""
+    if content["kind"] == "comparison":
+        from rlhf.cli.compare import summary
+
+        return summary(content)
     lines = ["SIMULATED labelers: these figures say nothing about human preferences."] if content["simulated"] else []
     width = max(len(name) for name in content["versions"])
     lines.append(

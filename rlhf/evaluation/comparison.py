@@ -92,6 +92,7 @@ def compare(
     judged enough, BadInput for two names of one version, a reward or no prompts, BadUsage for an unknown judge.
     """
     from rlhf import policy
+    from rlhf.policy.replies import replies
 
     if out is not None:
         reports.check_out(out)
@@ -103,9 +104,7 @@ def compare(
     judged_by = _judge(workspace, sides, judge, min_judged, score)
     asked = _asked(workspace, sides, prompts, n, seed)
     sampling = sampling or policy.Sampling(max_new_tokens=MAX_NEW_TOKENS, temperature=TEMPERATURE, seed=seed)
-    pairs = written(
-        workspace, [side.ref for side in sides], asked.prompts, sampling, write or policy.replies, on_progress
-    )
+    pairs = written(workspace, [side.ref for side in sides], asked.prompts, sampling, write or replies, on_progress)
     judged = judged_by.judge(pairs)
     content = _content(workspace, sides, judged_by, judged, asked, pairs, sampling, seed)
     report = reports.publish(workspace, content, render(content, pairs, judged.verdicts))
