@@ -25,7 +25,7 @@ from rlhf.policy.reply_log import adapter_digest, rows_of
 from rlhf.policy.scored import Drawn, Scored
 from rlhf.policy.trainers import GroupTrainer, LeaveOneOutTrainer, MeasuredRollouts, PairTrainer
 from rlhf.records import Message
-from rlhf.training.progress import StopAtSignal
+from rlhf.training.progress import StopAtSignal, lines_of
 
 if TYPE_CHECKING:
     from rlhf.policy.training import Setup
@@ -199,10 +199,8 @@ def ranked_pairs(material: Material, setup: Setup, stop: StopAtSignal, say: Say)
 
 def _kept(setup: Setup, prompts: Sequence[RenderedPrompt], samples: int, digest: str) -> dict[str, Ranked]:
     """Replies that this run has sampled already, by prompt; a prompt that a kill cut short is sampled again."""
-    if not setup.log.path.exists():
-        return {}
     rows: dict[str, list[dict[str, Any]]] = {}
-    for line in setup.log.path.read_text("utf-8").splitlines():
+    for line in lines_of(setup.log.path):
         row = json.loads(line)
         if row["phase"] == "ranked" and row["adapter"] == digest:
             rows.setdefault(row["prompt"], []).append(row)

@@ -49,7 +49,7 @@ class RenderedPrompt:
 def read_prompts(path: Path) -> list[Prompt]:
     """Prompts of a JSONL file, one `{"prompt": text or messages, "id"?: text}` a line. Raises BadInput naming the line."""
     try:
-        lines = path.read_text("utf-8-sig").splitlines()
+        lines = path.read_text("utf-8-sig").split("\n")  # not splitlines: JSON strings may hold U+2028 and its like
     except FileNotFoundError:
         raise BadInput(f"no prompts file at {path}", fix="check the path given to --prompts") from None
     except (OSError, UnicodeDecodeError) as error:

@@ -1,24 +1,27 @@
 """The replies of a run, kept with their scores and the digest of the adapter that wrote them.
 
 `replies.jsonl` in the run's folder, one object a line: step, phase (`train`, `watch` or `ranked`), prompt (its id), reply, tokens,
-cut_off, points, scores (one a reward) and adapter. The last is the digest of the LoRA's tensors, made as a published version's
-`weights_digest` is: a reply names what wrote it, also when that was never published.
+cut_off, points, scores (one a reward) and adapter; a ranked reply also has its token ids and how many samples its prompt has.
+`adapter` is the digest of the LoRA's tensors, made as a published version's `weights_digest` is: a reply names what wrote it,
+also when that was never published.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from peft import PeftModel, get_peft_model_state_dict
 
 from rlhf.engine.policies import TRAINED
 from rlhf.ids import digest_of
 from rlhf.policy.scored import Drawn, Scored
-from rlhf.training.progress import step_of
+from rlhf.training.progress import METRICS, lines_of, rewrite
 
 FILE = "replies.jsonl"
 _DTYPES = {"torch.float32": "F32", "torch.bfloat16": "BF16", "torch.float16": "F16"}
@@ -40,19 +43,30 @@ class ReplyLog:
     def __init__(self, folder: Path) -> None:
         self.path = folder / FILE
 
-    def cut_back(self, step: int, phases: Sequence[str] = ("train", "watch")) -> None:
-        """Drop what was written after the step that a run resumes from (and a line that a kill cut short)."""
-        if self.path.exists():
+    def cut_back(self, step: int) -> None:
+        """Drop what the run that resumes from a step writes again, and whatever a kill cut short; every process calls it.
+
+        Replies of the training bear the number of steps done before them, so those of `step` itself come again. A measurement
+        stays where metrics.jsonl has it. Ranked replies depend on no step: a prompt's stay where all of them are there.
+        """
+        state = PartialState()
+        if state.is_main_process and self.path.exists():
+            rows = [row for row in map(_row, lines_of(self.path)) if row]
+            measured = {row["step"] for row in map(_row, lines_of(self.path.with_name(METRICS))) if "watch" in row}
+            n_ranked = Counter(row["prompt"] for row in rows if row["phase"] == "ranked")
             kept = [
-                line
-                for line in self.path.read_text("utf-8").splitlines()
-                if step_of(line) <= step or _phase_of(line) not in phases
+                row
+                for row in rows
+                if (row["phase"] == "train" and row["step"] < step)
+                or (row["phase"] == "watch" and row["step"] in measured and row["step"] <= max(step, 0))
+                or (row["phase"] == "ranked" and n_ranked[row["prompt"]] == row["samples"])
             ]
-            self.path.write_text("".join(line + "\n" for line in kept if _phase_of(line)), "utf-8")
+            rewrite(self.path, map(_text, kept))
+        state.wait_for_everyone()
 
     def append(self, rows: Sequence[Mapping[str, Any]]) -> None:
         with open(self.path, "a", encoding="utf-8") as file:
-            file.write("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+            file.write("".join(_text(row) + "\n" for row in rows))
 
 
 def rows_of(
@@ -75,8 +89,13 @@ def rows_of(
     ]
 
 
-def _phase_of(line: str) -> str:
+def _text(row: Mapping[str, Any]) -> str:
+    return json.dumps(row, ensure_ascii=False)
+
+
+def _row(line: str) -> dict[str, Any]:
+    """A line's object; empty for one that a kill cut short."""
     try:
-        return str(json.loads(line)["phase"])
-    except (ValueError, KeyError, TypeError):
-        return ""
+        return dict(json.loads(line))
+    except ValueError:
+        return {}

@@ -158,9 +158,11 @@ class MeasuredRollouts(OwnAdapterCheckpoints):
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
         mask = output["completion_mask"]
+        model = self.accelerator.unwrap_model(self.model)  # type: ignore[attr-defined]
         with torch.no_grad():
-            own = self._logps(output)
-            with switched(self.accelerator.unwrap_model(self.model), self.reference):  # type: ignore[attr-defined]
+            with switched(model, TRAINED):  # in eval mode: the dropout of a step is no drift
+                own = self._logps(output)
+            with switched(model, self.reference):
                 reference = self._logps(output)
         sums = torch.stack([((own - reference) * mask).sum(), mask.sum().float(), mask.any(1).sum().float()])
         kl, n_tokens, n_replies = self.accelerator.reduce(sums, reduction="sum").tolist()  # type: ignore[attr-defined]

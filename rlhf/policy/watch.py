@@ -64,7 +64,11 @@ class Watch(TrainerCallback):
         """A new run is measured before it moves; a resumed one reads its measurements from the file that it goes on in."""
         if not self.every:
             return
-        known = [row for row in self.meter.rows() if "watch" in row]
+        processes = PartialState()
+        known = [row for row in self.meter.rows() if "watch" in row] if processes.is_main_process else []
+        if processes.num_processes > 1:  # what the file holds at that moment is for one process to say
+            broadcast_object_list(asked := [known])
+            known = asked[0]
         if known:
             self.first, self.last = known[0]["watch"], known[-1]["watch"]
             self.good_step = known[-1]["step"]  # had it been out of band, the run would have ended there

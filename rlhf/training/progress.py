@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -17,6 +18,8 @@ from accelerate import PartialState
 from accelerate.utils import reduce
 from tqdm import tqdm
 from transformers import TrainerCallback
+
+METRICS = "metrics.jsonl"
 
 
 class ProgressBar(TrainerCallback):
@@ -75,8 +78,8 @@ class MetricsFile(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero and self.path.exists():
-            kept = [line for line in self.path.read_text("utf-8").splitlines() if step_of(line) <= state.global_step]
-            self.path.write_text("".join(line + "\n" for line in kept), "utf-8")
+            kept = [line for line in lines_of(self.path) if step_of(line) <= state.global_step]
+            rewrite(self.path, kept)
             timed = [row for row in map(json.loads, kept) if "seconds" in row]
             if timed:  # a resumed run's speed is over both of its parts
                 self.seconds, self.items_done = timed[-1]["seconds"], timed[-1][self.unit]
@@ -106,7 +109,7 @@ class MetricsFile(TrainerCallback):
 
     def rows(self) -> list[dict[str, Any]]:
         """What is in the file so far."""
-        return [json.loads(line) for line in self.path.read_text("utf-8").splitlines()] if self.path.exists() else []
+        return [json.loads(line) for line in lines_of(self.path)]
 
     def append(self, row: Mapping[str, Any]) -> None:
         with open(self.path, "a", encoding="utf-8") as file:
@@ -147,6 +150,18 @@ class StopAtSignal(TrainerCallback):
         if self.asked and state.global_step < state.max_steps:
             control.should_save = True
             control.should_training_stop = True
+
+
+def lines_of(path: Path) -> list[str]:
+    """Lines of a JSONL file; none where it isn't there. Not `splitlines`, which also cuts at U+2028 and its like in a string."""
+    return path.read_text("utf-8").split("\n")[:-1] if path.exists() else []
+
+
+def rewrite(path: Path, lines: Iterable[str]) -> None:
+    """Put these lines in the file's place at once: a kill leaves the old file or the new one."""
+    fresh = path.with_suffix(".new")
+    fresh.write_text("".join(line + "\n" for line in lines), "utf-8")
+    os.replace(fresh, path)
 
 
 def step_of(line: str) -> int:
