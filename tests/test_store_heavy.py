@@ -166,7 +166,31 @@ def test_a_dead_process_is_not_alive_before_it_is_waited_for() -> None:
 
 def test_a_lock_whose_holder_says_nothing_is_held_all_the_same(tmp_path: Path) -> None:
     path = tmp_path / "lock"
-    with holding(path, "mine") as hold:
-        hold.forget()
+    with holding(path, "mine"):
+        path.write_text("")
         found = holder_of(path)
         assert found is not None and found.process is None
+
+
+def test_of_many_takers_one_holds_it_at_a_time_and_nothing_is_left(tmp_path: Path) -> None:
+    """Each removes the file at its end: nobody may come to hold one that is no longer there."""
+    path, inside, most, turns = tmp_path / "lock", [0], [0], [0]
+
+    def take() -> None:
+        for _ in range(30):
+            try:
+                with holding(path, "x"):
+                    inside[0] += 1
+                    most[0] = max(most[0], inside[0])
+                    turns[0] += 1
+                    time.sleep(0.001)
+                    inside[0] -= 1
+            except Held:
+                continue
+
+    threads = [threading.Thread(target=take) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] and turns[0] > 30 and not path.exists()

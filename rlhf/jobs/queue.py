@@ -24,6 +24,7 @@ Seen = Literal["queued", "running", "done", "failed", "cancelled", "stopping", "
 ROOMS = ("adapter", "alias", "base", "compare", "evaluate", "feedback", "loop", "policy", "reward", "snapshot")
 _OURS = ("--workspace", "--json", "--watch")
 _SHOWN = 20  # lines of a log
+_IN_ORDER = (jobs.c.created_at, jobs.c.id)  # ids of one millisecond are in no order
 _STARTING_S = 60  # from the claim to the child's record
 
 
@@ -114,7 +115,7 @@ def list_jobs(workspace: Workspace, state: State | None = None) -> tuple[Job, ..
     """Every job, or those in a state, in order of the queue."""
     query = select(jobs) if state is None else select(jobs).where(jobs.c.state == state)
     with workspace.read() as connection:
-        return tuple(_job(workspace, row) for row in connection.execute(query.order_by(jobs.c.id)))
+        return tuple(_job(workspace, row) for row in connection.execute(query.order_by(*_IN_ORDER)))
 
 
 def find(workspace: Workspace, text: str) -> Job:
@@ -197,7 +198,8 @@ def _is_starting(job: Job) -> bool:
 
 
 def _oldest(connection: Connection) -> str | None:
-    return connection.execute(select(jobs.c.id).where(jobs.c.state == "queued").order_by(jobs.c.id).limit(1)).scalar()
+    query = select(jobs.c.id).where(jobs.c.state == "queued").order_by(*_IN_ORDER)
+    return connection.execute(query.limit(1)).scalar()
 
 
 def _job(workspace: Workspace, row: Row[Any]) -> Job:

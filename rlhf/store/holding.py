@@ -1,13 +1,15 @@
-"""Lock files that say who holds them. The kernel lets go when the holder ends, killed or not; nothing is cleaned up.
+"""Lock files that say who holds them. The kernel lets go when the holder ends, killed or not.
 
-The lock is `flock`'s; the JSON in the file is for people and for `rlhf run cancel`. Whoever only asks (`holder_of`) may
-hold the lock for a moment, so a taker tries more than once.
+The lock is `flock`'s; the JSON in the file is for people and for `rlhf run cancel`. The holder removes the file at its end,
+so a taker looks whether what it locked is still the file of that name. Whoever only asks (`holder_of`) may hold the lock
+for a moment, so a taker tries more than once.
 """
 
 from __future__ import annotations
 
 import fcntl
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,24 +56,24 @@ class Hold:
         json.dump({**said, "run": run}, self._file)
         self._file.flush()
 
-    def forget(self) -> None:
-        """This process may live on: it must not be taken for the holder any more."""
-        self._file.seek(0)
-        self._file.truncate()
-
 
 @contextmanager
 def holding(path: Path, what: str, *, run: str | None = None) -> Iterator[Hold]:
     """Hold the lock file while the block runs; raises Held at once where somebody else does."""
-    with open(path, "a+", encoding="utf-8") as file:  # never "w": that would empty it under its holder
-        if not _taken(file, fcntl.LOCK_EX):
-            raise Held(_said(path) or Holder(None, "another process", ""))
-        hold = Hold(file, what)
-        hold.say(run)
-        try:
-            yield hold
-        finally:
-            hold.forget()
+    for n in range(_TRIES):
+        if n:
+            time.sleep(_PAUSE_S)
+        with open(path, "a+", encoding="utf-8") as file:  # never "w": that would empty it under its holder
+            if not _taken(file, fcntl.LOCK_EX) or not _is_still(path, file):
+                continue
+            hold = Hold(file, what)
+            hold.say(run)
+            try:
+                yield hold
+            finally:
+                path.unlink(missing_ok=True)  # before the lock goes: this process may live on, and holds it no more
+            return
+    raise Held(_said(path) or Holder(None, "another process", ""))
 
 
 def holder_of(path: Path) -> Holder | None:
@@ -81,23 +83,27 @@ def holder_of(path: Path) -> Holder | None:
         return said
     try:
         with open(path, encoding="utf-8") as file:
-            if _taken(file, fcntl.LOCK_SH, tries=1):
+            if _taken(file, fcntl.LOCK_SH):
                 return None
     except FileNotFoundError:
         return None
     return _said(path) or Holder(None, "another process", "")
 
 
-def _taken(file: IO[str], how: int, tries: int = _TRIES) -> bool:
-    for n in range(tries):
-        if n:
-            time.sleep(_PAUSE_S)
-        try:
-            fcntl.flock(file, how | fcntl.LOCK_NB)
-            return True
-        except BlockingIOError:
-            continue
-    return False
+def _taken(file: IO[str], how: int) -> bool:
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_still(path: Path, file: IO[str]) -> bool:
+    """The file that is locked may have been removed by its holder before: another one would be locked by the next."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False
 
 
 def _said(path: Path) -> Holder | None:

@@ -254,7 +254,7 @@ runs = Table(
 jobs = Table(
     "jobs",
     metadata,
-    Column("id", String(26), primary_key=True),  # in order of the queue
+    Column("id", String(26), primary_key=True),
     Column("words", Text, nullable=False),  # JSON list: a command line without `rlhf` and `--workspace`
     Column("cwd", String(1000), nullable=False),  # where its relative paths start
     Column("state", String(12), nullable=False, index=True),  # queued, running, done, failed, cancelled
