@@ -93,3 +93,19 @@ def trained_root(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) ->
 
         make_trained(root, tiny_folder, call)
     return root
+
+
+@pytest.fixture(scope="session")
+def policy_root(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """A workspace with two rewards and a policy on the tiny base. Copy it; never write to it."""
+    from policies import write_policy_workspace
+
+    return write_policy_workspace(tmp_path_factory.mktemp("policy") / "ws", tiny_folder)
+
+
+@pytest.fixture
+def policies(tmp_path: Path, policy_root: Path) -> Iterator[Workspace]:
+    """A copy of it, open."""
+    made = Workspace.open(copy_of(policy_root, tmp_path / "policies"), actor="tester")
+    yield made
+    made.close()

@@ -131,4 +131,6 @@ def _turns(value: Any) -> tuple[Message, ...]:
         isinstance(m, dict) and m.get("role") in ROLES and isinstance(m.get("content"), str) for m in value
     )
     turns = tuple(Message(m["role"], m["content"]) for m in value) if sound else ()
+    if any(0xD800 <= ord(letter) < 0xE000 for m in turns for letter in m.content):  # half a character: no UTF-8 has it
+        return ()
     return turns if any(m.role == "user" and m.content.strip() for m in turns) else ()

@@ -134,6 +134,8 @@ class PolicySettings(Settings):
             raise ValueError("pairs=human takes the human pairs of the reward's snapshot; leave prompts out")
         if not 0 <= self.guard_length[0] < 1 < self.guard_length[1]:
             raise ValueError("guard_length wants two multiples around 1, such as [0.25, 4]")
+        if self.method == "dpo" and self.kl_weight == 0:
+            raise ValueError("dpo learns nothing at beta = 0: its loss is a function of beta times the log-ratios")
         if self.max_new_tokens >= self.max_length:
             raise ValueError("max_new_tokens leaves no room for a prompt in max_length")
         return self
