@@ -44,11 +44,14 @@ class _Side:
 
 @dataclass(frozen=True, slots=True)
 class _Asked:
-    """The prompts of a comparison. snapshot: name and digest where they are its test side."""
+    """The prompts of a comparison. snapshot: name and digest where they are its test side; n_unfit: of these, how many leave no
+    room for a reply on either side, and are left out.
+    """
 
     prompts: tuple[Prompt, ...]
     n_given: int
     n_repeated: int
+    n_unfit: int
     snapshot: tuple[str, str] | None
 
     def as_json(self) -> dict[str, Any]:
@@ -57,6 +60,7 @@ class _Asked:
             "n": len(self.prompts),
             "n_given": self.n_given,
             "n_repeated": self.n_repeated,
+            "n_unfit": self.n_unfit,
             "snapshot": name,
             "snapshot_digest": digest,
             "digest": digest_of([prompt.digest for prompt in self.prompts]),
@@ -92,7 +96,7 @@ def compare(
     judged enough, BadInput for two names of one version, a reward or no prompts, BadUsage for an unknown judge.
     """
     from rlhf import policy
-    from rlhf.policy.replies import replies
+    from rlhf.policy import replies
 
     if out is not None:
         reports.check_out(out)
@@ -102,8 +106,8 @@ def compare(
     if sides[0].ref.digest == sides[1].ref.digest:
         raise BadInput(f"{a} and {b} are one version, {sides[0].ref.text}", fix="name two different versions")
     judged_by = _judge(workspace, sides, judge, min_judged, score)
-    asked = _asked(workspace, sides, prompts, n, seed)
     sampling = sampling or policy.Sampling(max_new_tokens=MAX_NEW_TOKENS, temperature=TEMPERATURE, seed=seed)
+    asked = _asked(workspace, sides, prompts, n, seed, sampling)
     pairs = written(workspace, [side.ref for side in sides], asked.prompts, sampling, write or replies, on_progress)
     judged = judged_by.judge(pairs)
     content = _content(workspace, sides, judged_by, judged, asked, pairs, sampling, seed)
@@ -140,18 +144,29 @@ def _judge(
 
 
 def _asked(
-    workspace: Workspace, sides: tuple[_Side, _Side], prompts: Sequence[Prompt] | None, n: int, seed: int
+    workspace: Workspace,
+    sides: tuple[_Side, _Side],
+    prompts: Sequence[Prompt] | None,
+    n: int,
+    seed: int,
+    sampling: Sampling,
 ) -> _Asked:
     """n prompts of those given, each text once; drawn by hash, so that a file in order of topic gives all its topics."""
-    snapshot = None
+    from rlhf import policy
+
+    snapshot, n_held_out = None, 0
     if prompts is None:
         prompts, snapshot = _held_out(workspace, sides)
+        n_held_out = len(prompts)
+        for side in sides:
+            prompts = policy.fitting(workspace, side.ref.text, prompts, sampling.max_new_tokens)
+    n_unfit = max(0, n_held_out - len(prompts))
     once = {prompt.digest: prompt for prompt in reversed(prompts)}
     if not once:
         raise BadInput("there are no prompts to write replies to", fix="give a file with --prompts FILE")
     drawn = set(sorted(once, key=lambda digest: unit_interval(seed, digest))[:n])
     used = tuple(p for d, p in reversed(once.items()) if d in drawn)
-    return _Asked(used, len(prompts), len(prompts) - len(once), snapshot)
+    return _Asked(used, len(prompts) + n_unfit, len(prompts) - len(once), n_unfit, snapshot)
 
 
 def _held_out(workspace: Workspace, sides: tuple[_Side, _Side]) -> tuple[Sequence[Prompt], tuple[str, str]]:

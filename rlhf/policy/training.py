@@ -7,6 +7,7 @@ under `accelerate launch`: every process trains, the first one writes.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -24,7 +25,7 @@ from rlhf.engine.policies import TRAINED
 from rlhf.engine.rendering import Renderer
 from rlhf.engine.rewards import LoraShape
 from rlhf.engine.shared import SharedReward
-from rlhf.errors import BadInput, Interrupted
+from rlhf.errors import BadInput, BadUsage, Interrupted
 from rlhf.policy.guard import Bands
 from rlhf.policy.material import Material, Say, open_material
 from rlhf.policy.methods import dpo_trainer, ranked_pairs, rollout_trainer
@@ -85,6 +86,7 @@ def train(workspace: Workspace, settings: PolicySettings, *, resume: bool = Fals
     Raises BadInput where nothing can be trained on or the guard stopped the run before any good step, NotFound for an unknown
     reward, base or version, Interrupted after Ctrl-C (a checkpoint is kept; `resume` goes on from it).
     """
+    _check_whole_models()
     state = PartialState(cpu=placement.wants_cpu(settings.device), timeout=_WAIT)
     say = say if say and state.is_main_process else _silent
     material = open_material(workspace, settings, state.num_processes, say)
@@ -108,6 +110,19 @@ def train(workspace: Workspace, settings: PolicySettings, *, resume: bool = Fals
         version, metrics = _published(workspace, material, run, setup, meter, watch, say, state)
     is_new = registry.show(workspace, version).manifest["run_id"] == run.id
     return Trained(version, run.id, run.folder, metrics, is_new, watch.stopped)
+
+
+def _check_whole_models() -> None:
+    """Refuse what cuts a model into shards: sampling, rewards and reference all go around the wrapped forward.
+
+    Read where accelerate reads it: its PartialState would start DeepSpeed first, and doesn't know of FSDP.
+    """
+    for name in ("FSDP", "DEEPSPEED"):
+        if os.environ.get(f"ACCELERATE_USE_{name}", "").lower() in ("1", "true", "yes"):
+            raise BadUsage(
+                f"{name} was asked for, which splits the model over the processes; a policy is trained whole on each of them",
+                fix="use configs/accelerate/ddp.yaml, with quantize=nf4 where the base is too large for one device",
+            )
 
 
 def set_up(material: Material, folder: Path) -> Setup:
@@ -147,13 +162,15 @@ def _trainer(
         n_items = len(pairs)
         epoch_steps = math.ceil(n_items / settings.pairs_per_step)
         steps = settings.max_steps or math.ceil(epoch_steps * settings.epochs)
-        trainer = dpo_trainer(material, setup, pairs, steps, run.folder)
+        with policies.lora_kept(setup.model):
+            trainer = dpo_trainer(material, setup, pairs, steps, run.folder)
         named = {"rewards/margins": "margin", "rewards/accuracies": "accuracy", "loss": "loss", "entropy": "entropy"}
         shown, unit = {"rewards/margins": "margin", "rewards/accuracies": "acc"}, "pairs"
     else:
         n_items = len(material.prompts)
         steps = settings.max_steps or math.ceil(n_items * settings.epochs / settings.pairs_per_step)
-        trainer = rollout_trainer(material, setup, steps, run.folder)
+        with policies.lora_kept(setup.model):
+            trainer = rollout_trainer(material, setup, steps, run.folder)
         named = {"reward": "reward", "reward_std": "reward_sd", "kl_reply": "kl", "kl_token": "kl_token"}
         named |= {"completions/mean_length": "tokens", "completions/clipped_ratio": "cut_off", "entropy": "entropy"}
         named |= {"loss": "loss", "frac_reward_zero_std": "groups_alike"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +13,7 @@ from rlhf.engine.generation import Sampling
 from rlhf.engine.placement import Placement, choose
 from rlhf.engine.policies import switched
 from rlhf.engine.rendering import Renderer
-from rlhf.errors import BadInput, BadUsage
+from rlhf.errors import BadInput, BadUsage, NotFound
 from rlhf.policy.prompts import Prompt, RenderedPrompt, rendered
 from rlhf.policy.scored import Drawn, Points, Rewards
 from rlhf.records import VersionRef
@@ -20,6 +21,7 @@ from rlhf.store import Workspace
 
 Progress = Callable[[int, int], None]
 _CHUNK = 32
+MAX_LENGTH = 4096  # tokens of prompt and reply together, or the base's own limit if that is less
 BARE = "base:"
 
 
@@ -73,7 +75,7 @@ def resolve_policy(workspace: Workspace, text: str) -> PolicyRef:
 
 
 def open_policy(
-    workspace: Workspace, text: str, place: Placement | None = None, *, max_length: int = 4096
+    workspace: Workspace, text: str, place: Placement | None = None, *, max_length: int = MAX_LENGTH
 ) -> OpenPolicy:
     """Load it, every byte checked. On a CPU the body runs in float32 unless `place` says otherwise. max_length: tokens of
     prompt and reply together."""
@@ -85,8 +87,25 @@ def open_policy(
         model = policies.bare(base, place)
     else:
         model = policies.load(registry.open_version(workspace, ref.ref).folder, base, place)
-    positions = getattr(model.config, "max_position_embeddings", max_length)
-    return OpenPolicy(ref, base, model, Renderer(base.tokenizer(), min(max_length, positions)))
+    return OpenPolicy(ref, base, model, _renderer(base, max_length))
+
+
+def fitting(workspace: Workspace, text: str, prompts: Sequence[Prompt], max_new_tokens: int) -> list[Prompt]:
+    """The prompts that this policy or base can answer with a reply of that length, in the order given; loads no model.
+
+    All of them where the base isn't in the workspace: opening it is what says so.
+    """
+    try:
+        base = bases.by_digest(workspace, resolve_policy(workspace, text).base_digest)
+    except NotFound:
+        return list(prompts)
+    fits, _ = rendered(prompts, _renderer(base, MAX_LENGTH), max_new_tokens)
+    return [one.prompt for one in fits]
+
+
+def _renderer(base: bases.Base, max_length: int) -> Renderer:
+    config = json.loads((base.folder / "config.json").read_text("utf-8"))
+    return Renderer(base.tokenizer(), min(max_length, config.get("max_position_embeddings", max_length)))
 
 
 def replies(
