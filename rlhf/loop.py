@@ -6,25 +6,30 @@
     turn = loop.turn(workspace, ["preferences.jsonl"], name="hh", base="smollm2-135m")
     loop.promote(workspace, turn, why="better on held-out pairs")
 
+    better = loop.improve(workspace, "hh@champion", name="assistant", base="smollm2-135m", method="dpo", max_steps=20)
+    loop.promote(workspace, better, why="preferred on held-out prompts")
+    print(loop.answer(workspace, "assistant@champion", "How do I keep basil alive?").text)
+
 Feedback comes in through one door, is frozen as a snapshot, trains a reward version, is measured on pairs that the version
-never saw, and is promoted by moving an alias, which can be taken back.
+never saw, and is promoted by moving an alias, which can be taken back. The reward trains a policy, which is compared by its
+replies to prompts that it never saw, and is promoted and taken back in the same way.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf import engine, evaluation, feedback, registry, reward, snapshots
-from rlhf.records import AliasMove, Kind, Receipt, VersionRef
+from rlhf import engine, evaluation, feedback, policy, registry, reward, snapshots
+from rlhf.records import AliasMove, Kind, Message, Receipt, VersionRef
 from rlhf.registry import aliases
 from rlhf.snapshots import Snapshot
 from rlhf.store import Workspace
 
-__all__ = ["Turn", "Workspace", "engine", "export", "promote", "take_back", "turn"]
+__all__ = ["Improvement", "Turn", "Workspace", "answer", "engine", "export", "improve", "promote", "take_back", "turn"]
 
 Say = Callable[[str], None]
 
@@ -65,8 +70,55 @@ def turn(
     return Turn(receipt, snapshot, trained, report)
 
 
-def promote(workspace: Workspace, done: Turn, *, why: str, alias: str = "champion") -> AliasMove:
-    """Point `name@alias` at the turn's version, with its report as the evidence."""
+@dataclass(frozen=True, slots=True)
+class Improvement:
+    """A policy version and its comparison, by the replies of both, with what it is to be better than."""
+
+    trained: policy.Trained
+    report: evaluation.Report
+
+    @property
+    def figures(self) -> Mapping[str, Any]:
+        """The comparison's figures of the new version: win_rate and so on."""
+        return self.report.figures[str(self.trained.version)]
+
+
+def improve(
+    workspace: Workspace,
+    reward_version: str,
+    *,
+    name: str,
+    base: str,
+    method: policy.Method,
+    against: str | None = None,
+    judge: str | None = None,
+    sampling: policy.Sampling | None = None,
+    say: Say | None = None,
+    **settings: Any,
+) -> Improvement:
+    """Train a policy on the reward and compare it with `against` (None = what it went on from, else the bare base).
+
+    judge: who decides the comparison; None = the reward that trained it, which flatters it. settings: those of
+    `policy.PolicySettings`. Raises what its rooms raise; a training that was published stays so.
+    """
+    chosen = policy.PolicySettings(name=name, reward=[reward_version], base=base, method=method, **settings)
+    trained = policy.train(workspace, chosen, say=say)
+    other = against or chosen.from_version or f"base:{base}"
+    report = evaluation.compare(workspace, str(trained.version), other, judge=judge, sampling=sampling)
+    return Improvement(trained, report)
+
+
+def answer(
+    workspace: Workspace, version: str, question: str, *, sampling: policy.Sampling | None = None
+) -> policy.Reply:
+    """One reply to one question by a policy version, an alias or `base:NAME`."""
+    prompt = policy.Prompt("question", (Message("user", question),))
+    found: policy.Reply = policy.replies(workspace, version, [prompt], sampling)[0]
+    return found
+
+
+def promote(workspace: Workspace, done: Turn | Improvement, *, why: str, alias: str = "champion") -> AliasMove:
+    """Point `name@alias` at the version, with its report as the evidence. Raises Conflict where its gate isn't met."""
     version = done.trained.version
     return aliases.move(
         workspace, f"{version.name}@{alias}", str(version), why=why, evidence={"report": done.report.digest}

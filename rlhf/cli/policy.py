@@ -107,7 +107,7 @@ def generate(
     prompts = read_prompts(Path("/dev/stdin") if str(file) == "-" else file)
     from rlhf.engine.generation import Sampling
     from rlhf.engine.placement import choose
-    from rlhf.policy.replies import iterate, resolve_policy
+    from rlhf.policy.writing import iterate, resolve_policy
 
     written = resolve_policy(workspace, version)
     sampling = Sampling(max_new_tokens, temperature, top_p, seed)

@@ -8,9 +8,10 @@ answers for an unknown version.
 
 from typing import Any
 
-from rlhf.policy.settings import PolicySettings
+from rlhf.policy.settings import Method, PolicySettings
 
 __all__ = [
+    "Method",
     "PolicyRef",
     "PolicySettings",
     "Prompt",
