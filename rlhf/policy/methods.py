@@ -164,10 +164,13 @@ def ranked_pairs(material: Material, setup: Setup, stop: StopAtSignal, say: Say)
     digest = adapter_digest(setup.model)
     known = _kept(setup, material.prompts, settings.samples, digest)
     state = PartialState()
-    missing = [prompt for prompt in material.prompts if prompt.prompt.id not in known]
     share = _PROMPTS_AT_ONCE * state.num_processes
-    for start in range(0, len(missing), share):
-        mine = missing[start : start + share][state.process_index :: state.num_processes]
+    for start in range(0, len(material.prompts), share):
+        # A part is sampled whole or not at all: its replies' last bits depend on what stands in the batch beside them.
+        part = material.prompts[start : start + share]
+        if all(prompt.prompt.id in known for prompt in part):
+            continue
+        mine = part[state.process_index :: state.num_processes]
         fresh = (
             sample_and_rank(setup.model, setup.rewards, mine, settings.samples, setup.sampling, setup.decode)
             if mine
@@ -176,7 +179,8 @@ def ranked_pairs(material: Material, setup: Setup, stop: StopAtSignal, say: Say)
         every: list[Ranked] = gather_object(fresh) if state.num_processes > 1 else fresh
         known |= {ranked.prompt.prompt.id: ranked for ranked in every}
         if state.is_main_process:
-            setup.log.append([row for ranked in every for row in ranked.rows(digest)])
+            own = {"part": start, "of": len(part) * settings.samples}
+            setup.log.append([row | own for ranked in every for row in ranked.rows(digest)])
         say(f"sampled and scored {settings.samples} replies to {len(known)} of {len(material.prompts)} prompts")
         asked = [stop.asked]
         if state.num_processes > 1:
@@ -198,7 +202,7 @@ def ranked_pairs(material: Material, setup: Setup, stop: StopAtSignal, say: Say)
 
 
 def _kept(setup: Setup, prompts: Sequence[RenderedPrompt], samples: int, digest: str) -> dict[str, Ranked]:
-    """Replies that this run has sampled already, by prompt; a prompt that a kill cut short is sampled again."""
+    """Replies that this run has sampled already, by prompt; `ReplyLog.cut_back` has dropped a part that a kill cut short."""
     rows: dict[str, list[dict[str, Any]]] = {}
     for line in lines_of(setup.log.path):
         row = json.loads(line)

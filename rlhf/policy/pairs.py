@@ -57,7 +57,7 @@ class Ranked:
         """Lines of the reply log, with the token ids, so that a resumed run need not sample them again."""
         ids = [self.prompt.prompt.id] * len(self.drawn)
         lines = rows_of(0, "ranked", ids, self.drawn, self.scored, adapter)
-        return [line | {"ids": list(s.ids), "samples": len(ids)} for line, s in zip(lines, self.sampled, strict=True)]
+        return [line | {"ids": list(s.ids)} for line, s in zip(lines, self.sampled, strict=True)]
 
 
 def sample_and_rank(

@@ -1,9 +1,9 @@
 """The replies of a run, kept with their scores and the digest of the adapter that wrote them.
 
 `replies.jsonl` in the run's folder, one object a line: step, phase (`train`, `watch` or `ranked`), prompt (its id), reply, tokens,
-cut_off, points, scores (one a reward) and adapter; a ranked reply also has its token ids and how many samples its prompt has.
-`adapter` is the digest of the LoRA's tensors, made as a published version's `weights_digest` is: a reply names what wrote it,
-also when that was never published.
+cut_off, points, scores (one a reward) and adapter; a ranked reply also has its token ids, the part of the sampling that it came
+in, and how many rows that part has. `adapter` is the digest of the LoRA's tensors, made as a published version's `weights_digest`
+is: a reply names what wrote it, also when that was never published.
 """
 
 from __future__ import annotations
@@ -47,19 +47,19 @@ class ReplyLog:
         """Drop what the run that resumes from a step writes again, and whatever a kill cut short; every process calls it.
 
         Replies of the training bear the number of steps done before them, so those of `step` itself come again. A measurement
-        stays where metrics.jsonl has it. Ranked replies depend on no step: a prompt's stay where all of them are there.
+        stays where metrics.jsonl has it. Ranked replies depend on no step: a part of the sampling stays where it is whole.
         """
         state = PartialState()
         if state.is_main_process and self.path.exists():
             rows = [row for row in map(_row, lines_of(self.path)) if row]
             measured = {row["step"] for row in map(_row, lines_of(self.path.with_name(METRICS))) if "watch" in row}
-            n_ranked = Counter(row["prompt"] for row in rows if row["phase"] == "ranked")
+            n_ranked = Counter(row["part"] for row in rows if row["phase"] == "ranked")
             kept = [
                 row
                 for row in rows
                 if (row["phase"] == "train" and row["step"] < step)
                 or (row["phase"] == "watch" and row["step"] in measured and row["step"] <= max(step, 0))
-                or (row["phase"] == "ranked" and n_ranked[row["prompt"]] == row["samples"])
+                or (row["phase"] == "ranked" and n_ranked[row["part"]] == row["of"])
             ]
             rewrite(self.path, map(_text, kept))
         state.wait_for_everyone()
