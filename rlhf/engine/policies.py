@@ -26,6 +26,9 @@ from rlhf.engine.rewards import LoraShape, check_loaded, leave_inputs, linear_na
 from rlhf.errors import BadInput, BadUsage
 
 Quantize = Literal["none", "nf4"]
+# bitsandbytes' 4-bit layers repack their weights at the first forward in eval mode on a CPU with AVX512-BF16, and no gradient
+# passes through them from then on, without a word: after one sampling every lower layer would be trained on the wrong gradient.
+_REPACKS = "support_avx512bf16_for_cpu"
 TRAINED = "default"  # PEFT's and TRL's name of the adapter that is trained
 
 
@@ -69,6 +72,9 @@ def bare(base: Base, placement: Placement, *, quantize: Quantize = "none") -> An
         model.set_attn_implementation(packing.NAME)  # plain sdpa until a packed batch of the reward comes by
     if quantize == "none":
         model.to(placement.device)
+    for module in model.modules():
+        if hasattr(module, _REPACKS):
+            setattr(module, _REPACKS, False)
     return model.requires_grad_(False).eval()
 
 
@@ -133,6 +139,19 @@ def switched(model: PeftModel, adapter: str | None) -> Iterator[None]:
             parameter.requires_grad_(wanted)
         for module, mode in modes:
             module.training = mode
+
+
+@contextmanager
+def lora_kept(model: PeftModel) -> Iterator[None]:
+    """The adapter in training keeps its float32 weights whatever the block does to them.
+
+    On a 4-bit base TRL rounds them to bfloat16, in which a step smaller than 1/256 of a weight is lost, a parent's weights too.
+    """
+    kept = {name: parameter.data.clone() for name, parameter in model.named_parameters() if f".{TRAINED}." in name}
+    yield
+    for name, parameter in model.named_parameters():
+        if name in kept and parameter.dtype != kept[name].dtype:
+            parameter.data = kept[name]
 
 
 def _quantised(quantize: Quantize, placement: Placement) -> dict[str, Any]:

@@ -32,6 +32,9 @@ def leave_inputs(model: PeftModel) -> PeftModel:
     return model
 
 
+_FOUR_BIT = "Linear4bit"  # the class of bitsandbytes, which may not be installed
+
+
 @dataclass(frozen=True)
 class LoraShape:
     """Where the LoRA sits. top_layers: how many layers from the top carry it; 0 = all."""
@@ -71,7 +74,13 @@ def linear_names(model: Any) -> list[str]:
     """Last names of the linear layers inside the decoder; `all-linear` itself would take the score head for one (and freeze it)."""
     body = getattr(model, model.base_model_prefix)
     kinds = (torch.nn.Linear, Conv1D)  # not their subclasses: a router that is a Linear gives more than one tensor
-    return sorted({name.rsplit(".", 1)[-1] for name, module in body.named_modules() if type(module) in kinds})
+    return sorted(
+        {
+            name.rsplit(".", 1)[-1]
+            for name, module in body.named_modules()
+            if type(module) in kinds or type(module).__name__ == _FOUR_BIT
+        }
+    )
 
 
 def load(folder: Path, base: Base, placement: Placement, *, trainable: bool = False, seed: int = 0) -> PeftModel:
