@@ -31,17 +31,23 @@ def load(kind: type[S], file: Path | None = None, words: Iterable[str] = (), **f
 
     Raises BadUsage naming every unknown key (with the nearest known one) and every bad value at once.
     """
+    values = given(file, words)
+    values.update({key: value for key, value in flags.items() if value is not None})
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise BadUsage(_all_problems(kind, error), fix=_fix(kind, error)) from None
+
+
+def given(file: Path | None = None, words: Iterable[str] = ()) -> dict[str, Any]:
+    """What a YAML file and `key=value` words say, unchecked; words win. Raises BadUsage where they can't be read."""
     values: dict[str, Any] = dict(_read_yaml(file)) if file else {}
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key:
             raise BadUsage(f"'{word}' is no setting", fix="write settings as key=value, for instance epochs=2")
         values[key] = _read_value(word, text)
-    values.update({key: value for key, value in flags.items() if value is not None})
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        raise BadUsage(_all_problems(kind, error), fix=_fix(kind, error)) from None
+    return values
 
 
 def to_yaml(settings: Settings, *, command: str | None = None) -> str:
