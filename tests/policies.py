@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 from preferences import cut_polite
 from safetensors.torch import load_file
@@ -66,6 +67,11 @@ def write_policy_workspace(root: Path, base: Path) -> Path:
     return root
 
 
+def without_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Leave out a run's page: its plots take longer than a tiny training. Where the page matters a test draws it."""
+    monkeypatch.setattr("rlhf.policy.publication.write_policy_report", lambda *args, **kwargs: None)
+
+
 def weights(workspace: Workspace, version: VersionRef) -> dict[str, torch.Tensor]:
     return load_file(registry.open_version(workspace, version).folder / "adapter_model.safetensors")
 
@@ -76,7 +82,7 @@ def manifest(workspace: Workspace, version: VersionRef | str) -> dict[str, Any]:
 
 
 def lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line]
+    return [json.loads(line) for line in path.read_text("utf-8").split("\n") if line] if path.exists() else []
 
 
 def log_of(trained: policy.Trained, *phases: str) -> list[dict[str, Any]]:

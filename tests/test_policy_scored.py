@@ -113,6 +113,16 @@ def test_an_unscorable_reply_is_none_and_leaves_the_others_alone(setup: Setup) -
     assert [mixed[i].points for i in (0, 2, 4)] == pytest.approx(wanted, abs=1e-4)
 
 
+def test_the_same_reply_twice_has_the_very_same_score(setup: Setup) -> None:
+    """To the last bit: GRPO divides by the spread of a prompt's scores, and would learn from the rounding."""
+    twice = [one for one in REPLIES for _ in range(2)]
+    random.Random(0).shuffle(twice)
+    points: dict[tuple[object, str], set[object]] = {}
+    for one, scored in zip(twice, setup.rewards.score(twice), strict=True):
+        points.setdefault((one.prompt, one.text), set()).add(scored.points)
+    assert all(len(values) == 1 for values in points.values())
+
+
 def test_nothing_to_score_is_no_error(setup: Setup) -> None:
     assert setup.rewards.score([]) == []
     (only,) = setup.rewards.score([drawn(ASKED, "x" * 2000)])

@@ -16,6 +16,7 @@ from rlhf.policy.settings import NOT_CONTENT, PolicySettings
     ("more", "words"),
     [
         ({"reward": ["r@1", "r@2"], "reward_weights": [1.0]}, "1 weights for 2 rewards"),
+        ({"reward_weights": [0.0]}, "reward_weights are all 0"),
         ({"reward": ["r@1", "r@1"]}, "names a version twice"),
         ({"reward": []}, "at least 1"),
         ({"method": "grpo", "pairs": "human"}, "pairs=human is for dpo; grpo"),

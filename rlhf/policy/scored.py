@@ -69,15 +69,21 @@ class Rewards:
 
     def _scores(self, reward: Scorer, renderer: Renderer, replies: Sequence[Drawn]) -> list[float | None]:
         found: list[float | None] = [None] * len(replies)
-        together: dict[tuple[Message, ...], list[tuple[int, list[int]]]] = {}  # prompt -> (index, token ids)
+        together: dict[tuple[Message, ...], dict[str, list[int]]] = {}  # prompt -> text -> indices
         for i, reply in enumerate(replies):
-            rendered = renderer.reply(reply.prompt, reply.text)
-            if not isinstance(rendered, str):
-                together.setdefault(reply.prompt, []).append((i, rendered[0]))
-        groups = [_group([ids for _, ids in own]) for own in together.values()]
-        for own, scores in zip(together.values(), reward.score(groups, token_budget=self.token_budget), strict=True):
-            for (i, _), score in zip(own, scores, strict=True):
-                found[i] = score
+            together.setdefault(reply.prompt, {}).setdefault(reply.text, []).append(i)
+        groups, owners = [], []
+        for prompt, texts in together.items():
+            # A text is scored once: two scores of it differ in their last bits, and GRPO divides by the spread of a prompt's.
+            rendered = [(own, renderer.reply(prompt, text)) for text, own in texts.items()]
+            fits = [(own, ids[0]) for own, ids in rendered if not isinstance(ids, str)]
+            if fits:
+                groups.append(_group([ids for _, ids in fits]))
+                owners.append([own for own, _ in fits])
+        for parts, scores in zip(owners, reward.score(groups, token_budget=self.token_budget), strict=True):
+            for own, score in zip(parts, scores, strict=True):
+                for i in own:
+                    found[i] = score
         return found
 
 

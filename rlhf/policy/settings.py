@@ -126,6 +126,8 @@ class PolicySettings(Settings):
     def _fit(self) -> PolicySettings:
         if self.reward_weights and len(self.reward_weights) != len(self.reward):
             raise ValueError(f"reward_weights has {len(self.reward_weights)} weights for {len(self.reward)} rewards")
+        if not any(self.weights):
+            raise ValueError("reward_weights are all 0: nothing would tell replies apart")
         if len(set(self.reward)) < len(self.reward):
             raise ValueError("reward names a version twice")
         if self.pairs == "human" and self.method != "dpo":
