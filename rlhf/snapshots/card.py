@@ -43,7 +43,7 @@ def card_text(manifest: Mapping[str, Any], cut_at: str) -> str:
         "Sources": _table("source", "pairs", manifest["sources"]),
         "Labelers and agreement": _labelers(manifest),
         "Consent": _table("scopes", "judgements", consents) + "\n\n" + _CONSENT,
-        "Sides": _sides(manifest["rule"]),
+        "Sides": _sides(manifest["rule"]) + _mixed(manifest["rule"].get("mix")),
         "Left out": _left_out(manifest["left_out"]),
         "Anonymisation": _anonymisation(manifest["masked"]),
         "Known limits": _limits(manifest),
@@ -98,6 +98,16 @@ def _sides(rule: Mapping[str, Any]) -> str:
         f"A pair is held out where the hash of (seed {rule['seed']}, group) falls below {rule['holdout']}. Its "
         "group is the conversation's first user turn, case and space folded: no opening turn is on both sides, and a "
         "later cut with this seed and holdout moves no row."
+    )
+
+
+def _mixed(mix: Mapping[str, Any] | None) -> str:
+    if mix is None:
+        return ""
+    return (
+        f"\n\nA mix of {mix['of']}: its {mix['new']:,} new train pairs, {mix['replayed']:,} of the {mix['old']:,} that the "
+        f"snapshots {', '.join(mix['seen'])} hold on their train sides too ({mix['replay']:g} for each new one, drawn by a "
+        f"hash with seed {mix['seed']}), and its whole test side."
     )
 
 

@@ -45,6 +45,12 @@ def entries(connection: Connection, *, subject: str | None = None, action: str |
     return [{**row._mapping, "details": json.loads(row.details)} for row in connection.execute(query)]
 
 
+def length(connection: Connection) -> int:
+    """How many entries there are: the same number again means that nothing was written meanwhile."""
+    last = connection.execute(select(audit.c.seq).order_by(audit.c.seq.desc()).limit(1)).scalar()
+    return int(last or 0)
+
+
 def verify(connection: Connection) -> int:
     """Walk the chain; returns its length. Raises Damaged naming the first entry that doesn't fit."""
     previous, expected = _GENESIS, 1
