@@ -23,13 +23,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rlhf import engine, evaluation, feedback, policy, registry, reward, snapshots
+from rlhf import engine, evaluation, feedback, policy, registry, reward, rounds, snapshots
 from rlhf.records import AliasMove, Kind, Message, Receipt, VersionRef
 from rlhf.registry import aliases
 from rlhf.snapshots import Snapshot
 from rlhf.store import Workspace
 
-__all__ = ["Improvement", "Turn", "Workspace", "answer", "engine", "export", "improve", "promote", "take_back", "turn"]
+__all__ = [
+    "Improvement",
+    "Turn",
+    "Workspace",
+    "answer",
+    "engine",
+    "export",
+    "improve",
+    "promote",
+    "round_once",
+    "take_back",
+    "turn",
+]
 
 Say = Callable[[str], None]
 
@@ -123,6 +135,12 @@ def promote(workspace: Workspace, done: Turn | Improvement, *, why: str, alias: 
     return aliases.move(
         workspace, f"{version.name}@{alias}", str(version), why=why, evidence={"report": done.report.digest}
     )
+
+
+def round_once(workspace: Workspace, settings: rounds.LoopSettings, *, say: Say | None = None) -> rounds.Outcome:
+    """The same by itself: go on with the unfinished round, or begin one if enough judgements are new, up to its decision
+    record. Nothing moves past an alias's gate. See `rounds.once`."""
+    return rounds.once(workspace, settings, say=say)
 
 
 def take_back(workspace: Workspace, alias: str, *, why: str) -> tuple[AliasMove, float]:

@@ -25,6 +25,7 @@ def build() -> typer.Typer:
         compare,
         evaluate,
         feedback,
+        loop,
         people,
         policy,
         reward,
@@ -51,6 +52,7 @@ def build() -> typer.Typer:
         ("policy", policy),
         ("adapter", adapter),
         ("alias", alias),
+        ("loop", loop),
         ("run", runs),
         ("people", people),
     ):

@@ -121,6 +121,10 @@ def _summary(content: Mapping[str, Any]) -> str:
         from rlhf.cli.compare import summary
 
         return summary(content)
+    if content["kind"] == "decision":
+        from rlhf.cli import loop
+
+        return loop.summary(content)
     lines = ["SIMULATED labelers: these figures say nothing about human preferences."] if content["simulated"] else []
     width = max(len(name) for name in content["versions"])
     lines.append(
