@@ -32,7 +32,9 @@ from rlhf.engine import add_from_dir
 from rlhf.errors import BadInput, BadUsage, Conflict, NotFound
 from rlhf.evaluation import open_report
 from rlhf.registry import GateRules, Rule, aliases, gates
-from rlhf.rounds.state import alone
+from rlhf.rounds.state import Round, alone
+from rlhf.rounds.steps import Work, choose_phase
+from rlhf.rounds.stopping import Stop
 from rlhf.store import Workspace, audit, runs
 
 STEPS = [name for name, _, _ in rounds.round.STEPS]
@@ -309,11 +311,11 @@ def test_a_round_that_explores_asks_people_about_the_closest_replies(fresh: Work
 def test_auto_explores_while_the_champion_is_uncertain(after: Workspace, tmp_path: Path) -> None:
     say_more(after, tmp_path, n=30, seed=1)
     outcome = rounds.once(after, rewards_alone(phase="auto", auto_interval=0.01, explore={"pairs": 0}))
-    phase = state_of(after, outcome.round or "")["results"]["phase"]
+    results = state_of(after, outcome.round or "")["results"]
+    phase = results["phase"]
     assert phase["phase"] == "explore" and "hh-reward@1's held-out accuracy has an interval" in phase["why"]
-    say_more(after, tmp_path, n=30, seed=2)
-    outcome = rounds.once(after, rewards_alone(phase="auto", auto_interval=1.0))
-    assert state_of(after, outcome.round or "")["results"]["phase"]["phase"] == "exploit"
+    kept = Round(outcome.round or "", tmp_path, rewards_alone(phase="auto", auto_interval=1.0), results)
+    assert choose_phase(Work(after, kept, Stop(), print))["phase"] == "exploit"
 
 
 def test_a_round_waits_for_people_and_goes_on_when_they_have_judged(fresh: Workspace) -> None:
@@ -374,11 +376,23 @@ def test_a_training_that_fails_in_its_process_is_told_in_its_own_words(fresh: Wo
         rounds.once(fresh, settings)
 
 
-def test_the_policy_may_be_trained_on_the_reward_in_force(after: Workspace, tmp_path: Path) -> None:
+def test_a_gate_against_the_base_gets_its_comparison_and_the_reward_in_force_may_train(
+    after: Workspace, tmp_path: Path
+) -> None:
     say_more(after, tmp_path, n=30, seed=1)
-    settings = loop(**OPEN, policy_reward="champion", continue_policy=False, policy={**POLICY, "seed": 3})
-    results = state_of(after, rounds.once(after, settings).round or "")["results"]
+    rules = GateRules(against="base", rules=(Rule(figure="win_rate", above=-1),))
+    gates.set_gate(after, "hh@champion", rules, "better than nothing")
+    settings = loop(
+        **OPEN, promote="auto", policy_reward="champion", continue_policy=False, policy={**POLICY, "seed": 3}, replay=0
+    )
+    gates.set_gate(after, "hh-reward@champion", NEVER, "the old one stays")
+    outcome = rounds.once(after, settings)
+    results = state_of(after, outcome.round or "")["results"]
+    assert [v["outcome"] for v in outcome.verdicts] == ["proposed", "promoted"]
     assert (results["policy"]["reward"], results["policy"]["from"]) == ("hh-reward@1", None)
+    champion, base = results["compare"]["against"]
+    assert (champion["other"], base["other"]) == ("hh@1", "base:tiny")
+    assert aliases.history(after, "hh@champion")[-1].evidence["gate"]["report"] == base["report"]
 
 
 def _has_checkpoint(workspace: Workspace, kind: str) -> bool:

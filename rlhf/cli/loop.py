@@ -123,10 +123,10 @@ def summary(content: Mapping[str, Any]) -> str:
             )
     for compared in content.get("policies", ()):
         name, f = next(iter(compared["figures"].items()))
-        interval = (
-            "no interval" if f["win_rate_low"] is None else f"{f['win_rate_low']:.3f} to {f['win_rate_high']:.3f}"
-        )
-        lines.append(f"{name} against {compared['other']}: win rate {f['win_rate']:.3f} ({interval}, n = {f['n']})")
+        low, high = f["win_rate_low"], f["win_rate_high"]
+        interval = "no interval" if low is None else f"{low:.3f} to {high:.3f}"
+        rate = "none" if f["win_rate"] is None else f"{f['win_rate']:.3f}"
+        lines.append(f"{name} against {compared['other']}: win rate {rate} ({interval}, n = {f['n']})")
     return "\n".join([*lines, f"decided by {content['actor']}"])
 
 

@@ -32,7 +32,7 @@ def record(workspace: Workspace, one: Round) -> dict[str, Any]:
     verdicts = verdicts_of(one)
     content = {
         **_head(workspace, one, verdicts),
-        "number": len(finished(workspace, one.settings.name)) + 1,
+        "number": len(finished(workspace, one.settings)) + 1,
         "judgements": {"wanted": one.settings.min_new_judgements, **one.results.get(BECAUSE, {})},
         "trained_on": {key: one.results["mix"].get(key) for key in ("snapshot", "digest", "new", "replayed", "why")},
         "rewards": {side: one.results["measure"][side] for side in ("frozen", "newest")},

@@ -35,7 +35,9 @@ def _sections(content: Mapping[str, Any]) -> Iterator[Section]:
         )
     if content.get("policies"):
         yield Section(
-            "The policy", _policies(content["policies"]), "Replies to the same held-out prompts, judged blindly."
+            "The policy",
+            _policies(content["policies"]),
+            "Replies to the same held-out prompts of the newest test side.",
         )
     yield Section("What the gates found", _gates(content["verdicts"]))
     yield Section("What it stands on", _stands_on(content))

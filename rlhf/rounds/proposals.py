@@ -13,10 +13,10 @@ from rlhf.store import Workspace
 
 def settle(workspace: Workspace, settings: LoopSettings) -> tuple[dict[str, Any], ...]:
     """Promote what the last finished round proposed, where its alias still points at what it was held against and its gate is met
-    now; each gets a decision record. Nothing without `promote: auto`, now and in that round.
+    now; each gets a decision record. Nothing without `promote: auto`.
     """
-    rounds = finished(workspace, settings.name)
-    if not rounds or settings.promote != "auto" or rounds[-1].settings.promote != "auto":
+    rounds = finished(workspace, settings)
+    if not rounds or settings.promote != "auto":
         return ()
     last = rounds[-1]
     promoted = []

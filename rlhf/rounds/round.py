@@ -12,8 +12,9 @@ from rlhf import snapshots
 from rlhf.rounds import decision, proposals, state
 from rlhf.rounds.outcome import Outcome
 from rlhf.rounds.settings import LoopSettings
-from rlhf.rounds.steps import STEPS, Work, require_same_split
+from rlhf.rounds.steps import STEPS, Work
 from rlhf.rounds.stopping import Stop
+from rlhf.rounds.suites import require_same_split
 from rlhf.rounds.verdicts import require_gates
 from rlhf.store import Workspace, audit, runs
 
@@ -106,7 +107,7 @@ def _through(work: Work, new: int | None = None, settled: tuple[dict[str, object
 
 def _new(workspace: Workspace, settings: LoopSettings) -> tuple[int, str | None]:
     """How many judgements are new on the train side, and since which cut: the last finished round's."""
-    last = next(iter(reversed(state.finished(workspace, settings.name))), None)
+    last = next(iter(reversed(state.finished(workspace, settings))), None)
     since = None if last is None else str(last.results["cut"]["snapshot"])
     n_new = snapshots.count_new(
         workspace, since, sources=settings.sources, holdout=settings.holdout, seed=settings.seed, kinds=settings.kinds

@@ -84,11 +84,9 @@ def unfinished(workspace: Workspace, settings: LoopSettings, *, anew: bool) -> R
     return _round(workspace, row, settings)
 
 
-def finished(workspace: Workspace, name: str) -> list[Round]:
-    """The rounds of this name that are done, oldest first."""
-    return [
-        _round(workspace, row, LoopSettings(**row.settings)) for row in _rows(workspace, name) if row.state == "done"
-    ]
+def finished(workspace: Workspace, settings: LoopSettings) -> list[Round]:
+    """The rounds of this name that are done, oldest first, under the settings of today."""
+    return [_round(workspace, row, settings) for row in _rows(workspace, settings.name) if row.state == "done"]
 
 
 @contextmanager

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf import registry, snapshots
-from rlhf.errors import BadInput, Conflict
+from rlhf.errors import BadInput
 from rlhf.records import VersionRef
 from rlhf.registry import gates
 from rlhf.rounds import asking, decision
+from rlhf.rounds.measuring import compared, evaluated
 from rlhf.rounds.settings import LoopSettings, Phase
-from rlhf.rounds.state import Round, finished
+from rlhf.rounds.state import Round
 from rlhf.rounds.stopping import Stop
+from rlhf.rounds.suites import cut_since, frozen_suite, seen_by
 from rlhf.rounds.training import trained
 from rlhf.rounds.verdicts import champion_of, verdict
 from rlhf.store import Workspace, runs
@@ -25,11 +27,6 @@ from rlhf.store.heavy import heavy
 
 Say = Callable[[str], None]
 Result = dict[str, Any]
-_FIGURES = ("n", "n_decided", "accuracy", "accuracy_low", "accuracy_high", "log_loss")
-_COMPARED = (
-    "n", "win_rate", "win_rate_low", "win_rate_high", "length_controlled_win_rate", "length_controlled_win_rate_low",
-    "length_controlled_win_rate_high", "kl", "mean_tokens", "cut_off", "repetition", "log_likelihood_base",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -66,13 +63,15 @@ def cut(work: Work) -> Result:
         "holdout": settings.holdout,
         "seed": settings.seed,
     }
-    made = _cut_before(work, rule) or snapshots.cut(workspace, settings.name, **rule)
+    made = cut_since(workspace, settings.name, runs.show(workspace, work.round.id).created_at, rule) or snapshots.cut(
+        workspace, settings.name, **rule
+    )
     if not made.splits["test"] or not made.splits["train"]:
         raise BadInput(
             f"{made.ref} has {made.splits['train']} pairs to train on and {made.splits['test']} held out; wanted both",
             fix="choose another holdout, or bring more feedback, and begin again with --anew",
         )
-    first = frozen_suite(workspace, settings.name)
+    first = frozen_suite(workspace, settings)
     suite = snapshots.open_snapshot(workspace, first) if first else made
     return {**_cut(made), "frozen": suite.ref, "frozen_digest": suite.digest}
 
@@ -81,7 +80,7 @@ def mix(work: Work) -> Result:
     """What the reward trains on: everything where it begins afresh, else new rows and the replayed share of the old."""
     settings, workspace = work.settings, work.workspace
     whole, champion = work.of("cut")["snapshot"], work.of("look")["reward"]
-    seen = _seen(workspace, champion["version"]) if champion else []
+    seen = seen_by(workspace, champion["version"]) if champion else []
     if not seen:
         why = "its first training" if champion is None else "no snapshot of the champion is in this workspace"
         return {**work.of("cut"), "new": None, "replayed": None, "why": f"the whole train side: {why}"}
@@ -103,7 +102,10 @@ def measure(work: Work) -> Result:
     candidate, champion = work.of("reward")["version"], work.of("look")["reward"]
     names = [champion["version"]] if champion and champion["digest"] != work.of("reward")["digest"] else []
     suites = {"frozen": work.of("cut")["frozen"], "newest": work.of("cut")["snapshot"]}
-    return {side: _evaluated(work, [*names, candidate], suite) for side, suite in suites.items()}
+    return {
+        side: evaluated(work.workspace, [*names, candidate], suite, work.settings.seed, work.say)
+        for side, suite in suites.items()
+    }
 
 
 def judge_reward(work: Work) -> Result:
@@ -167,7 +169,12 @@ def compare(work: Work) -> Result:
     others = [champion["version"] if champion else base]
     if gate is not None and gate.rules.against == "base" and base not in others:
         others.append(base)
-    return {"against": [_compared(work, candidate, other) for other in others]}
+    return {
+        "against": [
+            compared(work.workspace, work.settings, candidate, work.of("cut")["snapshot"], other, work.say)
+            for other in others
+        ]
+    }
 
 
 def judge_policy(work: Work) -> Result:
@@ -220,93 +227,9 @@ STEPS: tuple[tuple[str, Callable[[Work], Result], bool], ...] = (
 )
 
 
-def frozen_suite(workspace: Workspace, name: str) -> str | None:
-    """The snapshot whose test side is the frozen suite: the first finished round's; None before that."""
-    first = next(iter(finished(workspace, name)), None)
-    return None if first is None else str(first.results["cut"]["frozen"])
-
-
-def require_same_split(workspace: Workspace, settings: LoopSettings) -> None:
-    """Raises Conflict where the settings would move rows between the sides: the frozen suite would be trained on."""
-    ref = frozen_suite(workspace, settings.name)
-    if ref is None:
-        return
-    rule = snapshots.open_snapshot(workspace, ref).rule
-    if (rule["holdout"], rule["seed"]) != (settings.holdout, settings.seed):
-        raise Conflict(
-            f"the frozen suite {ref} was cut with holdout {rule['holdout']} and seed {rule['seed']}, the settings say "
-            f"{settings.holdout} and {settings.seed}: held-out pairs would be trained on",
-            fix=f"say holdout: {rule['holdout']} and seed: {rule['seed']}, or begin another loop under another name",
-        )
-
-
-def _cut_before(work: Work, rule: Mapping[str, Any]) -> snapshots.Snapshot | None:
-    """A cut by this rule that was made since the round began: this round's own, made before it was killed."""
-    began = runs.show(work.workspace, work.round.id).created_at
-    cuts = [e for e in snapshots.list_snapshots(work.workspace) if e.name == work.settings.name]
-    if not cuts or cuts[-1].created_at < began:
-        return None
-    same = all(cuts[-1].rule[key] == (sorted(set(v)) if isinstance(v, list) else v) for key, v in rule.items())
-    return snapshots.open_snapshot(work.workspace, cuts[-1].ref) if same else None
-
-
-def _seen(workspace: Workspace, version: str) -> list[str]:
-    """The snapshots that a version, and what it went on from, was trained on."""
-    origins = registry.lineage(workspace, version).snapshots
-    return [origin.names[-1] for origin in origins if origin.names]
-
-
 def _trained(work: Work, settings: Any) -> Result:
     child = work.settings.processes == "child"
     return trained(work.workspace, settings, work.round.folder, child=child, stop=work.stop, say=work.say)
-
-
-def _evaluated(work: Work, versions: list[str], snapshot: str) -> Result:
-    from rlhf import evaluation
-
-    with heavy(work.workspace, f"loop: {versions[-1]} on {snapshot}", wait=True, say=work.say):
-        report = evaluation.evaluate(work.workspace, versions, snapshot, seed=work.settings.seed)
-    change = next(
-        ({key: d["accuracy"][key] for key in ("value", "low", "high", "n")} for d in report.content["differences"]),
-        None,
-    )
-    figures = {name: {key: own.get(key) for key in _FIGURES} for name, own in report.figures.items()}
-    return {
-        "report": report.digest,
-        "snapshot": report.content["snapshot"]["name"],
-        "digest": report.content["snapshot"]["digest"],
-        "figures": figures,
-        "change": change,
-        "simulated": report.content["simulated"],
-    }
-
-
-def _compared(work: Work, candidate: Result, other: str) -> Result:
-    from rlhf import evaluation, policy
-
-    settings, workspace = work.settings, work.workspace
-    chosen = settings.policy_settings(candidate["reward"], None, "exploit")
-    assert chosen is not None
-    with heavy(workspace, f"loop: {candidate['version']} against {other}", wait=True, say=work.say):
-        report = evaluation.compare(
-            workspace,
-            candidate["version"],
-            other,
-            prompts=policy.prompts_of(workspace, work.of("cut")["snapshot"], "test"),
-            judge=settings.judge,
-            sampling=policy.Sampling(chosen.max_new_tokens, settings.compare_temperature, 1.0, settings.seed),
-            n=settings.compare_prompts,
-            min_judged=settings.min_judged,
-            seed=settings.seed,
-        )
-    judge = report.content["judge"]
-    return {
-        "report": report.digest,
-        "other": other,
-        "figures": {name: {key: own.get(key) for key in _COMPARED} for name, own in report.figures.items()},
-        "judge": {"kind": judge["kind"], "name": judge["name"], "flatters": judge["flatters"]},
-        "simulated": report.content["simulated"],
-    }
 
 
 def _doubt(workspace: Workspace, champion: Mapping[str, Any] | None) -> float | None:
