@@ -13,7 +13,6 @@ from rlhf.engine.rendering import Renderer, shortened, split_at_common_prefix
 from rlhf.records import Judgement, Message, Pair, SnapshotRow
 from rlhf.reward.rows import TrainRow, micro_batches, training_rows
 from rlhf.reward.targets import target_of
-from rlhf.training.steps import StepSampler
 
 
 def renderer(folder: Path, limit: int) -> Renderer:
@@ -96,16 +95,3 @@ def test_micro_batches_keep_every_row_in_order(lengths: list[int], budget: int) 
     cut = micro_batches(rows, budget)
     assert [r for part in cut for r in part] == rows
     assert all(len(part) == 1 or sum(r.n_tokens for r in part) <= budget for part in cut)
-
-
-@given(st.integers(1, 50), st.integers(1, 16), st.integers(1, 4), st.integers(0, 3))
-def test_processes_share_each_step_and_lose_no_pair(n: int, per_step: int, n_processes: int, epoch: int) -> None:
-    shares = []
-    for rank in range(n_processes):
-        sampler = StepSampler(n, per_step, seed=7, rank=rank, n_processes=n_processes)
-        sampler.set_epoch(epoch)
-        shares.append(list(sampler))
-    assert len({len(share) for share in shares}) == 1
-    for step in zip(*shares, strict=True):
-        assert 1 <= sum(i >= 0 for share in step for i in share) <= per_step
-    assert sorted(i for share in shares for step in share for i in step if i >= 0) == list(range(n))

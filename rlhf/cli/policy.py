@@ -101,10 +101,10 @@ def generate(
     dtype: Annotated[str, typer.Option(help="Type of the body: float32, bfloat16 or auto.")] = "float32",
 ) -> None:
     """Write a reply to each prompt: one JSON object a line, in the file's order, each naming the version that wrote it."""
-    from rlhf.policy.prompts import read_prompts
+    from rlhf.policy.prompts import prompts_in, read_prompts
 
     workspace = run.workspace()
-    prompts = read_prompts(Path("/dev/stdin") if str(file) == "-" else file)
+    prompts = prompts_in(sys.stdin.buffer.read(), "standard input") if str(file) == "-" else read_prompts(file)
     from rlhf.engine.generation import Sampling
     from rlhf.engine.placement import choose
     from rlhf.policy.writing import iterate, resolve_policy
@@ -113,7 +113,7 @@ def generate(
     sampling = Sampling(max_new_tokens, temperature, top_p, seed)
     found = iterate(
         workspace,
-        version,
+        written.text,  # not `version`: an alias may move between the two
         prompts,
         sampling,
         best_of=best_of,

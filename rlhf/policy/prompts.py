@@ -49,19 +49,28 @@ class RenderedPrompt:
 def read_prompts(path: Path) -> list[Prompt]:
     """Prompts of a JSONL file, one `{"prompt": text or messages, "id"?: text}` a line. Raises BadInput naming the line."""
     try:
-        lines = path.read_text("utf-8-sig").split("\n")  # not splitlines: JSON strings may hold U+2028 and its like
+        raw = path.read_bytes()
     except FileNotFoundError:
         raise BadInput(f"no prompts file at {path}", fix="check the path given to --prompts") from None
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise BadInput(f"{path} can't be read: {error}", fix="give a UTF-8 JSONL file") from None
-    found = [_prompt(line, f"{path.name} line {n}") for n, line in enumerate(lines, 1) if line.strip()]
+    return prompts_in(raw, path.name)
+
+
+def prompts_in(raw: bytes, name: str) -> list[Prompt]:
+    """`read_prompts` of a file's bytes; name: what an error calls it."""
+    try:
+        lines = raw.decode("utf-8-sig").split("\n")  # not splitlines: JSON strings may hold U+2028 and its like
+    except UnicodeDecodeError as error:
+        raise BadInput(f"{name} can't be read: {error}", fix="give a UTF-8 JSONL file") from None
+    found = [_prompt(line, f"{name} line {n}") for n, line in enumerate(lines, 1) if line.strip()]
     if not found:
-        raise BadInput(f"{path} holds no prompt", fix='write one {"prompt": "..."} a line')
+        raise BadInput(f"{name} holds no prompt", fix='write one {"prompt": "..."} a line')
     seen: set[str] = set()
     for at, prompt in enumerate(found):
         if prompt.id in seen and prompt.given is not None:
             raise BadInput(
-                f"{path.name} has the id {prompt.id!r} twice", fix="give each prompt its own id, or leave ids out"
+                f"{name} has the id {prompt.id!r} twice", fix="give each prompt its own id, or leave ids out"
             )
         if prompt.id in seen:  # the same prompt again, without an id: a reply of its own all the same
             found[at] = prompt = replace(prompt, id=f"{prompt.id}#{at + 1}")
