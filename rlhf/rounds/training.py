@@ -108,7 +108,7 @@ def _as_job(
     words = [role, "train", settings.name, "--config", str(file), *(["--resume"] if resume else [])]
     file.write_text(config.to_yaml(settings, command=f"rlhf {' '.join(words)}"), "utf-8")
     job = jobs.enqueue(workspace, words)
-    say(f"job {job.id}: rlhf {' '.join(words)}")
+    say(f"job {job.id} trains {settings.name}; its progress is in {job.folder / 'log'}")
     ended = _waited(workspace, job, stop, say)
     if ended.state != "done":
         raise TrainingFailed(
