@@ -16,7 +16,11 @@ from rlhf.pages.run_report import facts_of as listed
 # Figure of the watch: title, axis, what it says. In this order.
 _WATCHED = {
     "reward": ("Reward", "points", "What the training raises. It is the learnt reward's opinion, not people's."),
-    "truth": ("Known rule", "points", "The demo's rule, which neither reward nor policy has seen."),
+    "true_win_rate": (
+        "True win rate",
+        "share of replies",
+        "Against the replies at step 0 to the same prompts, by the demo's known rule, which neither reward nor policy has seen.",
+    ),
     "logp_base": (
         "Fluency",
         "nats a token",
