@@ -29,6 +29,7 @@ QUICK: dict[str, Any] = {
     "lora_r": 4,
     "lora_alpha": 8,
     "watch_steps": 0,
+    "guard_doubt": 0.5,
     "save_steps": 100,
 }
 

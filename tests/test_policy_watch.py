@@ -83,7 +83,7 @@ def test_a_real_drift_is_stopped(policies: Workspace, monkeypatch: pytest.Monkey
     """A learning rate far too high, and the KL that is really measured."""
     without_page(monkeypatch)
     fast = {**WATCHED, "max_steps": 12, "learning_rate": 3e-2, "schedule": "constant"}
-    trained = policy.train(policies, human(**fast, guard_kl=0.03, guard_doubt=0.5))
+    trained = policy.train(policies, human(**fast, guard_kl=0.03))
     assert trained.stopped is not None and "guard_kl allows 0.03" in trained.stopped
     figures = [row["watch"]["kl_token"] for row in watch_of(trained)]
     assert figures[0] == pytest.approx(0.0, abs=1e-6) and figures[-1] > 0.03 >= max(figures[:-1])
