@@ -5,6 +5,10 @@
 A reward of one step and some steps of dpo on made-up pairs that fill `max_length` and `token_budget`, the second in a process of
 its own, whose peak resident memory is what the kernel says of it (about a minute on one core). The last line is one JSON object:
 estimated and measured GiB and their ratio (above 1 = the estimate is too high).
+
+Measured on Linux, one core of an x86 with AVX512-BF16, 23.5 GiB: 1.00 as it stands, which `HEAP_KEEPS` was read from; and, which
+it was not: 1.08 with --dtype bfloat16; 1.00 with top_layers=10 token_budget=512 pairs_per_step=1; 0.86 with
+gradient_checkpointing=true token_budget=512 pairs_per_step=1.
 """
 
 from __future__ import annotations

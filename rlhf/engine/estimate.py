@@ -1,13 +1,13 @@
 """How much memory a training will take, part by part, before anything is loaded.
 
 What a step keeps for its gradients is a formula over layers and widths, checked against autograd in
-`tests/test_engine_estimate.py`; the whole against a measured run in `scripts/bench_estimate.py`. It is an upper figure: texts are
-taken to be as long as `max_length` and a forward as full as `token_budget` allows.
+`tests/test_engine_estimate.py`; the whole against measured runs in `scripts/bench_estimate.py` (on a CPU it was 0.86 to 1.08 of
+the peak; nothing was measured on a GPU). Texts are taken to be as long as `max_length` and a forward as full as `token_budget`
+allows; what shorter texts take is less.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,9 @@ LORA_BYTES = 4 + 4 + 8  # a trained LoRA weight, its gradient, AdamW's two momen
 LIBRARIES = 0.62 * _GIB
 # Measured with glibc: of a step's activations, freed block by block, it keeps this share in its heap and can't use it again.
 HEAP_KEEPS = 0.55
+MARGIN = (
+    1.2  # what must be free for each estimated byte before we say that it fits: estimates were down to 0.86 of the peak
+)
 CUDA_CONTEXT = 0.6 * _GIB  # kernels and the allocator's slack on one GPU; not measured
 _ROWS = 32  # replies that are sampled at one time (engine.generation)
 _MEASURED = 1024  # positions whose logits are held at one time (engine.generation)
@@ -238,7 +241,7 @@ def as_table(found: Estimate, here: Mapping[str, float | None]) -> str:
             continue
         own.sort(key=lambda part: (part.when != "always", part.when))
         lines += [f"{where:<6}  {part.when:<10}  {part.bytes / _GIB:8.3f} GiB  {part.name}" for part in own]
-        lines.append(f"{where:<6}  {'at most':<10}  {found.gib(where):8.3f} GiB  {verdict(found, where, here)}")
+        lines.append(f"{where:<6}  {'in all':<10}  {found.gib(where):8.3f} GiB  {verdict(found, where, here)}")
     return "\n".join(lines)
 
 
@@ -246,11 +249,11 @@ def verdict(found: Estimate, where: str, here: Mapping[str, float | None]) -> st
     there = here[where]
     if there is None:
         return "no CUDA device is visible here to compare with"
-    word = "fits into" if fits(found, where, here) else "does NOT fit into"
-    return f"{word} the {there / _GIB:.1f} GiB of this {'GPU' if where == 'device' else 'machine'}"
+    word = "fits" if fits(found, where, here) else "does NOT fit"
+    return f"{word} with a fifth to spare into the {there / _GIB:.1f} GiB of this {'GPU' if where == 'device' else 'machine'}"
 
 
 def fits(found: Estimate, where: str, here: Mapping[str, float | None]) -> bool | None:
-    """Whether it fits; None where there is nothing to compare with."""
+    """Whether it fits with the margin; None where there is nothing to compare with."""
     there = here[where]
-    return None if there is None else math.ceil(found.bytes(where)) <= there
+    return None if there is None else MARGIN * found.bytes(where) <= there
