@@ -21,6 +21,7 @@ from test_rooms import ORDER
 from rlhf import config, feedback
 from rlhf.cli import build
 from rlhf.feedback.drafts import PairDraft, Rejected
+from rlhf.policy.settings import PolicySettings
 from rlhf.reward.settings import RewardSettings
 from rlhf.store import Workspace
 
@@ -170,10 +171,11 @@ def test_the_page_of_the_loop_is_the_readmes_notebook() -> None:
 
     code = next(block for block in blocks(README, "python") if "loop.turn" in block)
     for call in ast.walk(ast.parse(code)):
-        if isinstance(call, ast.Call):
+        if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("loop."):
             function: Any = eval(ast.unparse(call.func), {"loop": loop})
             known = inspect.signature(function).parameters
-            settings = RewardSettings.model_fields if function is loop.turn else {}
+            kinds = {loop.turn: RewardSettings, loop.improve: PolicySettings}
+            settings = kinds[function].model_fields if function in kinds else {}
             assert {word.arg for word in call.keywords} <= {*known, *settings}
 
 

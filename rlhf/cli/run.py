@@ -119,7 +119,11 @@ def _run_json(workspace: Workspace, row: RunRow) -> dict[str, Any]:
     from rlhf.store import runs
 
     state = runs.state_now(workspace, row)
-    again = f"rlhf {row.kind} train {row.name} --config {workspace.root / row.folder / 'config.yaml'} --resume"
+    again = (
+        "rlhf loop run"
+        if row.kind == "loop"
+        else f"rlhf {row.kind} train {row.name} --config {workspace.root / row.folder / 'config.yaml'} --resume"
+    )
     fix = {"fix": f"run {row.id} lost its process; go on: {again}"} if state == "lost" else {}
     return {**row.as_json(), "state": state, **fix}
 
