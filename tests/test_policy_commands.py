@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from command_line import CommandLine, copy_of, state
-from policies import QUICK
+from policies import QUICK, without_page
 
 from rlhf.engine.tiny import write_tiny_base
 from rlhf.policy.settings import PolicySettings
@@ -38,8 +38,9 @@ def test_train_answers_with_version_run_and_metrics(rlhf: CommandLine) -> None:
     assert "r@1" in json.dumps(shown)
 
 
-def test_train_by_the_run_s_own_config_is_the_same_version(rlhf: CommandLine) -> None:
+def test_train_by_the_run_s_own_config_is_the_same_version(rlhf: CommandLine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The command in the file's first lines, with nothing but the file."""
+    without_page(monkeypatch)
     first = rlhf.json(*TRAIN, "--method", "grpo", *WORDS, "beta=0.2")
     assert rlhf.root is not None
     config = rlhf.root / "runs" / first["run"] / "config.yaml"

@@ -155,7 +155,8 @@ def curves(name: str, lines: Sequence[Line], *, x_label: str, y_label: str, refe
         if reference is not None:
             axes.axhline(reference, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
         axes.set(xlabel=x_label, ylabel=y_label)
-        axes.ticklabel_format(axis="y", scilimits=(-3, 5))
+        axes.ticklabel_format(axis="y", scilimits=(-3, 5), useOffset=False)
+        axes.locator_params(axis="x", integer=True)
         axes.grid(axis="y")
         axes.set_axisbelow(True)
         if len(lines) > 1:

@@ -82,7 +82,7 @@ def _lead(watch: Sequence[Mapping[str, Any]]) -> Markup:
     if len(known) < 2:
         return Markup()
     return headline(
-        f"{known[-1] - known[0]:+.2f}",
+        f"{round(known[-1] - known[0], 2) + 0.0:+.2f}",
         f"points of the reward that trained it, from {known[0]:.2f} to {known[-1]:.2f} on held-out prompts. Whether people "
         "would agree is for a comparison to say.",
     )
