@@ -185,3 +185,14 @@ def test_bfloat16_body_keeps_float32_lora(base: Base, reward_folder: Path) -> No
     alone = scoring.score(rewards.load(reward_folder, base, CPU), groups())
     assert [s for g in shared.score(groups()) for s in g] == pytest.approx([s for g in alone for s in g], abs=0.05)
     assert len(generation.generate(model, [[1, 50]], [0], Sampling(max_new_tokens=3))) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_a_fresh_lora_writes_what_the_bare_base_writes(base: Base, dtype: str) -> None:
+    """To the last bit, so that a first sampling may leave the LoRA out."""
+    model = policies.fresh(base, Placement("cpu", dtype, "tests"), SHAPE, seed=0)
+    prompts, seeds = prompts_of(4), [1, 2, 3, 4]
+    with policies.switched(model, policies.TRAINED):
+        own = generation.generate(model, prompts, seeds, Sampling(max_new_tokens=12))
+    with policies.switched(model, None):
+        assert generation.generate(model, prompts, seeds, Sampling(max_new_tokens=12)) == own

@@ -172,7 +172,15 @@ def ranked_pairs(material: Material, setup: Setup, stop: StopAtSignal, say: Say)
             continue
         mine = part[state.process_index :: state.num_processes]
         fresh = (
-            sample_and_rank(setup.model, setup.rewards, mine, settings.samples, setup.sampling, setup.decode)
+            sample_and_rank(
+                setup.model,
+                setup.rewards,
+                mine,
+                settings.samples,
+                setup.sampling,
+                setup.decode,
+                adapter=TRAINED if material.parent else None,
+            )
             if mine
             else []
         )
