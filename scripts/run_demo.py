@@ -44,18 +44,18 @@ QUICK = {
 }
 # The policy: two rounds of ranked samples. The gate is the same rule for both; a random model can't be asked to write better.
 POLICY: dict[str, Any] = {
-    "max_prompts": 96,
     "samples": 4,
     "max_new_tokens": 64,
     "epochs": 2.0,
     "pairs_per_step": 8,
-    "learning_rate": 2e-4,
+    "learning_rate": 5e-4,
+    "beta": 0.05,
     "watch_steps": 8,
-    "watch_prompts": 16,
+    "watch_prompts": 12,
     "max_length": 512,
 }
+PROMPTS = (96, 64)  # of the two rounds
 POLICY_QUICK: dict[str, Any] = POLICY | {
-    "max_prompts": 8,
     "samples": 2,
     "max_new_tokens": 12,
     "epochs": 1.0,
@@ -66,6 +66,7 @@ POLICY_QUICK: dict[str, Any] = POLICY | {
     "max_length": 1024,
     "dtype": "float32",
 }
+PROMPTS_QUICK = (8, 8)
 GATE = {"above": 0.5, "min_n": 50}
 GATE_QUICK = {"above": -1.0, "min_n": 10}
 
@@ -208,6 +209,7 @@ class Policy:
             say=say,
             from_version=from_version,
             seed=seed,
+            max_prompts=(PROMPTS_QUICK if self.quick else PROMPTS)[len(self.rounds)],
             **self.settings,
         )
         self.rounds.append(better)

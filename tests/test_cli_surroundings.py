@@ -274,3 +274,12 @@ def test_two_trainings_at_once_give_two_versions(trained_root: Path, tmp_path: P
     assert len({answer["digest"] for answer in answers}) == 2
     at = rlhf.at(root)
     assert at.json("adapter", "verify")["ok"] and {run["state"] for run in at.json("run", "list")["runs"]} == {"done"}
+
+
+def test_a_line_of_json_is_one_line_to_every_reader() -> None:
+    """U+2028 and its like end a line for `str.splitlines`; a text that holds them must not break an object in two."""
+    from rlhf.cli.boundary import json_text
+
+    value = {"reply": "one\u2028two\u2029three\u0085four"}
+    assert len(json_text(value).splitlines()) == 1
+    assert json.loads(json_text(value)) == value

@@ -67,6 +67,12 @@ OTHER: dict[str, Any] = {
     "report_to": "tensorboard",
     "log_steps": 5,
     "gradient_checkpointing": True,
+    "watch_steps": 3,
+    "watch_prompts": 5,
+    "guard_kl": 0.3,
+    "guard_length": (0.5, 2.0),
+    "guard_cut_off": 0.3,
+    "guard_doubt": 0.3,
 }
 
 
@@ -86,7 +92,6 @@ def test_everything_else_is_content() -> None:
         "schedule": "cosine",
         "dtype": "bfloat16",
         "quantize": "nf4",
-        "guard_length": (0.5, 2.0),
         "beta": 0.2,
     }
     plain = settings().content()

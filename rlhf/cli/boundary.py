@@ -80,11 +80,18 @@ def put(text: str) -> bool:
     return True
 
 
+# Ends of a line to Python's `splitlines` and to Unicode, though not to JSON: escaped, a reader of lines keeps whole objects.
+_LINE_ENDS = {"\u2028": "\\u2028", "\u2029": "\\u2029", "\u0085": "\\u0085"}
+
+
 def json_text(value: Any) -> str:
     """One line of JSON, plain ASCII where standard output is not UTF-8."""
     code = getattr(sys.stdout, "encoding", None) or "utf-8"
     ascii_only = code.lower().replace("-", "") != "utf8"
-    return json.dumps(value, ensure_ascii=ascii_only, default=str, allow_nan=False)
+    text = json.dumps(value, ensure_ascii=ascii_only, default=str, allow_nan=False)
+    for mark, escaped in _LINE_ENDS.items():
+        text = text.replace(mark, escaped)
+    return text
 
 
 def _drop_output() -> None:

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 
 from rlhf.policy.settings import PolicySettings
 
+_DOUBT_SLACK = 0.01  # a reward that knows little has a doubt near 1/2 from the start, which chance moves by about this
+
 
 @dataclass(frozen=True, slots=True)
 class Bands:
@@ -41,6 +43,6 @@ class Bands:
             )
         if now["cut_off"] > max(self.cut_off, first["cut_off"]):
             return f"{now['cut_off']:.0%} of the replies are cut off; guard_cut_off allows {self.cut_off:.0%}"
-        if now["doubt"] > max(self.doubt, first["doubt"]):
+        if now["doubt"] > max(self.doubt, first["doubt"] + _DOUBT_SLACK):
             return f"the reward's doubt is {now['doubt']:.3f}; guard_doubt allows {self.doubt:g}"
         return None

@@ -79,7 +79,7 @@ def open_material(workspace: Workspace, settings: PolicySettings, n_processes: i
         )
     _check_samples(settings, n_processes)
     renderer = Renderer(base.tokenizer(), settings.max_length)
-    cut = None if settings.prompts and settings.pairs == "sampled" else _snapshot_of(workspace, opened[0])
+    cut = None if settings.prompts and settings.pairs == "sampled" else _snapshot_of(workspace, opened[0], settings)
     prompts: tuple[RenderedPrompt, ...] = ()
     pairs: tuple[TokenPair, ...] = ()
     if settings.pairs == "human":
@@ -121,9 +121,13 @@ def _check_samples(settings: PolicySettings, n_processes: int) -> None:
         )
 
 
-def _snapshot_of(workspace: Workspace, reward: registry.OpenVersion) -> snapshots.Snapshot:
+def _snapshot_of(workspace: Workspace, reward: registry.OpenVersion, settings: PolicySettings) -> snapshots.Snapshot:
     digest = reward.manifest.get("snapshot_digest")
-    wanted = "give prompts with --prompts FILE"
+    wanted = (
+        "use a reward whose snapshot is here, or sampled pairs"
+        if settings.pairs == "human"
+        else "give prompts with --prompts FILE"
+    )
     if not digest:
         raise BadInput(f"{reward.ref} was trained on no snapshot that is known here", fix=wanted)
     try:

@@ -25,6 +25,12 @@ NOT_CONTENT = (
     "report_to",
     "log_steps",
     "gradient_checkpointing",
+    "watch_steps",  # measures, and changes no weight; where the guard stopped, the version says at which step
+    "watch_prompts",
+    "guard_kl",
+    "guard_length",
+    "guard_cut_off",
+    "guard_doubt",
 )
 
 
@@ -69,7 +75,12 @@ class PolicySettings(Settings):
     max_new_tokens: int = Field(
         128, ge=1, description="tokens that a reply may have; a longer one is cut off and flagged"
     )
-    temperature: float = Field(1.0, gt=0, le=10, description="of the sampling")
+    temperature: float = Field(
+        1.0,
+        gt=0,
+        le=10,
+        description="of the sampling; other than 1, KL is of what the replies show, not of the policy itself",
+    )
     top_p: float = Field(1.0, gt=0, le=1, description="sample from the likeliest tokens that hold this probability")
     beta: float | None = Field(
         None, ge=0, description="weight of the KL to the reference; none = 0.04 (grpo), 0.05 (rloo), 0.1 (dpo)"
