@@ -50,8 +50,8 @@ POLICY: dict[str, Any] = {
     "pairs_per_step": 8,
     "learning_rate": 5e-4,
     "beta": 0.05,
-    "watch_steps": 8,
-    "watch_prompts": 12,
+    "watch_steps": 12,
+    "watch_prompts": 8,
     "max_length": 512,
 }
 PROMPTS = (96, 64)  # of the two rounds
@@ -277,7 +277,7 @@ class Policy:
                 ),
                 ("  KL to the base, nats a token", f"{f['kl_per_token']:.3f}"),
             ]
-        rows.append(("over the steps", "step  reward  true win rate  fluency  repetition  KL a token"))
+        rows.append(("over the steps", "step  reward  true win rate over step 0  fluency  repetition  KL a token"))
         rows += [("", line) for line in self._curve()]
         rows.append(("promoted through the gate", ", ".join(str(b.trained.version) for b in self.promoted) or "none"))
         if self.rollback_ms is not None:
