@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from rlhf import engine, policy, registry, reward
 from rlhf.policy.material import Material, open_material
-from rlhf.policy.training import Setup, set_up
+from rlhf.policy.setup import Setup, set_up
 from rlhf.records import VersionRef
 from rlhf.store import Workspace
 

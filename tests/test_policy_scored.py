@@ -13,7 +13,7 @@ from policies import parts, settings
 from rlhf import reward
 from rlhf.engine.policies import TRAINED
 from rlhf.policy.scored import Drawn, Points, Rewards
-from rlhf.policy.training import Setup
+from rlhf.policy.setup import Setup
 from rlhf.records import Message
 from rlhf.reward.score import Item
 from rlhf.store import Workspace

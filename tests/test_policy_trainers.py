@@ -20,7 +20,7 @@ from rlhf.engine.policies import TRAINED
 from rlhf.policy import training
 from rlhf.policy.material import Material
 from rlhf.policy.methods import common_arguments, dpo_trainer, rollout_trainer
-from rlhf.policy.training import Setup, freeze_others
+from rlhf.policy.setup import Setup, freeze_others
 from rlhf.records import Message
 from rlhf.reward.score import Item, score_items
 from rlhf.store import Workspace

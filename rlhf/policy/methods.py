@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object
@@ -23,12 +23,10 @@ from rlhf.policy.pairs import Ranked, TokenPair, sample_and_rank
 from rlhf.policy.prompts import RenderedPrompt
 from rlhf.policy.reply_log import adapter_digest, rows_of
 from rlhf.policy.scored import Drawn, Scored
+from rlhf.policy.setup import Setup
 from rlhf.policy.trainers import GroupTrainer, LeaveOneOutTrainer, MeasuredRollouts, PairTrainer
 from rlhf.records import Message
 from rlhf.training.progress import StopAtSignal, lines_of
-
-if TYPE_CHECKING:
-    from rlhf.policy.training import Setup
 
 Say = Callable[[str], None]
 _PROMPTS_AT_ONCE = 16  # of a sampling: what an interrupted one loses at most

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -16,23 +16,16 @@ from typing import Any
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
-from peft import PeftModel
 
 from rlhf import registry
 from rlhf.engine import placement, policies
-from rlhf.engine.generation import Sampling
-from rlhf.engine.policies import TRAINED
-from rlhf.engine.rendering import Renderer
-from rlhf.engine.rewards import LoraShape
-from rlhf.engine.shared import SharedReward
 from rlhf.errors import BadInput, BadUsage, Interrupted
 from rlhf.policy.guard import Bands
 from rlhf.policy.material import Material, Say, open_material
 from rlhf.policy.methods import dpo_trainer, ranked_pairs, rollout_trainer
 from rlhf.policy.publication import publish
-from rlhf.policy.reply_log import ReplyLog
-from rlhf.policy.scored import Points, Rewards
 from rlhf.policy.settings import PolicySettings
+from rlhf.policy.setup import Setup, freeze_others, set_up
 from rlhf.policy.watch import Watch
 from rlhf.records import VersionRef
 from rlhf.store import Workspace
@@ -42,7 +35,6 @@ from rlhf.training.progress import MetricsFile, ProgressBar, StopAtSignal
 
 # While the first process samples, measures or publishes the others wait; NCCL's own patience is ten minutes.
 _WAIT = timedelta(hours=6)
-REFERENCE = "ref"  # TRL's name of the adapter that it measures KL to
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,18 +58,6 @@ class Trained:
             "stopped": self.stopped,
             "report": str(self.run_folder / "report.html"),
         }
-
-
-@dataclass(frozen=True)
-class Setup:
-    """The live parts of a run, made once and shared by whatever samples, trains and measures."""
-
-    model: PeftModel
-    rewards: Rewards
-    reference: str | None
-    decode: Callable[..., str]
-    log: ReplyLog
-    sampling: Sampling
 
 
 def train(workspace: Workspace, settings: PolicySettings, *, resume: bool = False, say: Say | None = None) -> Trained:
@@ -125,32 +105,6 @@ def _check_whole_models() -> None:
             )
 
 
-def set_up(material: Material, folder: Path) -> Setup:
-    """One base in memory; on it the adapter to train, the reference where it isn't the base, and the rewards."""
-    settings = material.settings
-    if material.parent is not None:
-        model = policies.load(
-            material.parent.folder, material.base, material.place, trainable=True, quantize=settings.quantize
-        )
-    else:
-        shape = LoraShape(settings.lora_r, settings.lora_alpha, settings.lora_dropout, settings.top_layers)
-        model = policies.fresh(material.base, material.place, shape, seed=settings.seed, quantize=settings.quantize)
-    tokenizer = material.base.tokenizer()
-    rewards = [
-        (
-            SharedReward(model, reward.folder, f"reward{i}"),
-            Renderer(tokenizer, int(reward.manifest["settings"].get("max_length", 1024))),
-        )
-        for i, reward in enumerate(material.rewards)
-    ]
-    points = Points(tuple(settings.weights), settings.length_penalty, settings.cut_off_penalty)
-    sampling = Sampling(settings.max_new_tokens, settings.temperature, settings.top_p, settings.seed)
-    reference = REFERENCE if material.parent is not None else None
-    return Setup(
-        model, Rewards(rewards, points, settings.token_budget), reference, tokenizer.decode, ReplyLog(folder), sampling
-    )
-
-
 def _trainer(
     material: Material, setup: Setup, run: Run, stop: StopAtSignal, say: Say
 ) -> tuple[Any, MetricsFile, Watch]:
@@ -195,12 +149,6 @@ def _trainer(
     for callback in (ProgressBar(f"policy {settings.name}", shown), meter, watch, stop):
         trainer.add_callback(callback)
     return trainer, meter, watch
-
-
-def freeze_others(model: PeftModel) -> None:
-    """Only the adapter in training has gradients: TRL's copy for the reference and the rewards have none."""
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(f".{TRAINED}." in name)
 
 
 def _published(
