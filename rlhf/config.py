@@ -108,6 +108,8 @@ def _all_problems(kind: type[Settings], error: ValidationError) -> str:
             problems.append(f"unknown setting '{name}'" + (f" (nearest: '{near[0]}')" if near else ""))
         elif entry["type"] == "missing":
             problems.append(f"'{name}' is missing")
+        elif not name:  # settings that don't go together: the message says which
+            problems.append(str(entry["msg"]).removeprefix("Value error, "))
         else:
             problems.append(f"'{name}' = {entry.get('input')!r}: {entry['msg']}")
     return "; ".join(problems)

@@ -152,7 +152,8 @@ def _tell_gate(run: Run, alias: str, gate: Gate | None) -> None:
 
 def _in_words(rules: GateRules) -> list[str]:
     on = f" on {rules.snapshot}" if rules.snapshot else ""
-    lines = [f"  the newest {rules.report} report against {rules.against}{on}"]
+    by = f", judged by {rules.judge}" if rules.judge else ""
+    lines = [f"  the newest {rules.report} report against {rules.against}{on}{by}"]
     for rule in rules.rules:
         bounds = [
             f"{word} {bound:g}" for word, bound in (("above", rule.above), ("below", rule.below)) if bound is not None

@@ -231,12 +231,12 @@ def _content(
 
 
 def _identity(workspace: Workspace, side: _Side, groups: set[str]) -> dict[str, Any]:
-    """Who a side is, and how many of the opening turns stand in the train side of a snapshot behind it (None = a
-    snapshot isn't in this workspace, so that can't be told)."""
+    """Who a side is, and how many of the opening turns stand in the train side of a snapshot behind it (None = that can't be
+    told: a snapshot isn't in this workspace, or a file of prompts was trained on)."""
     from rlhf.snapshots import open_snapshot
 
     seen: set[str] = set()
-    is_known = True
+    is_known = not _learnt_from_a_file(workspace, side)
     for origin in side.lineage.snapshots if side.lineage else ():
         try:
             rows = open_snapshot(workspace, f"sha256:{origin.digest}").rows("train")
@@ -253,6 +253,15 @@ def _identity(workspace: Workspace, side: _Side, groups: set[str]) -> dict[str, 
         "simulated": side.lineage is not None and side.lineage.simulated,
         "seen_openings": len(seen) if is_known else None,
     }
+
+
+def _learnt_from_a_file(workspace: Workspace, side: _Side) -> bool:
+    """Whether the policy, or one that it went on from, was trained on prompts that stand in no snapshot."""
+    from rlhf import registry
+
+    line = [] if side.lineage is None else [side.lineage.version, *(r.version for r in side.lineage.ancestors)]
+    manifests = [registry.show(workspace, ref).manifest for ref in line if ref.role == "policy"]
+    return any("source" in m["settings"] and m["snapshot_digest"] is None for m in manifests)
 
 
 def _is_simulated(workspace: Workspace, side: _Side, judged_by: Judge) -> bool:

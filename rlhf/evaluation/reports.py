@@ -138,8 +138,9 @@ def copy(report: Report, out: Path) -> None:
 def diff(workspace: Workspace, one: str, other: str) -> dict[str, Any]:
     """Two reports side by side: what they measure and each flat figure of both, with the change.
 
-    A version of the same name is set against itself, else the first of each. The reports' pairs may differ
-    (`same_pairs` says): then a change is a change of the data too, and no interval of it can be formed here. Raises
+    The first version that only one of them has is set against the other's, and a version of both against itself. The
+    reports' pairs may differ (`same_pairs` says): then a change is a change of the data too, and no interval of it can be
+    formed here. Raises
     BadInput for reports of two kinds.
     """
     a, b = open_report(workspace, one), open_report(workspace, other)
@@ -150,7 +151,9 @@ def diff(workspace: Workspace, one: str, other: str) -> dict[str, Any]:
             fix="name two reports of one kind; see: rlhf report list",
         )
     shared = [name for name in a.figures if name in b.figures]
-    names = [(name, name) for name in shared] or [(next(iter(a.figures)), next(iter(b.figures)))]
+    own = [next((name for name in side.figures if name not in shared), None) for side in (a, b)]
+    names = [(own[0], own[1])] if own[0] and own[1] else []
+    names += [(name, name) for name in shared]
     same = _identity(a.content) == _identity(b.content)
     return {
         "a": _side(a),

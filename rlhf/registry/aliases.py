@@ -154,14 +154,7 @@ def _lost(connection: Connection, alias: str, last: Row[Any] | None) -> Conflict
 
 
 def _require_fits(connection: Connection, alias: str, name: str, to: VersionRef, last: Row[Any] | None) -> None:
-    if to.name != name:
-        raise BadInput(
-            f"{alias} is an alias of {name}, {to} is not a version of {name}",
-            fix=f"name a version {name}@… , or set the alias {to.name}@{alias.partition('@')[2]}",
-        )
-    row = connection.execute(select(versions).where(versions.c.digest == to.digest)).one()
-    if row.retired_at is not None:
-        raise BadInput(f"{to} was retired at {row.retired_at}", fix="choose a version that is not retired")
+    gates.require_fits(connection, alias, name, to)
     before = (
         None
         if last is None

@@ -23,7 +23,7 @@ from rlhf.registry.gate_rules import GateRules, Rule
 from rlhf.registry.locks import hold
 from rlhf.registry.versions import resolve_in
 from rlhf.store import Workspace, Write
-from rlhf.store.tables import alias_gates, signoffs
+from rlhf.store.tables import alias_gates, signoffs, versions
 
 _HEX_SHOWN = 12
 
@@ -116,9 +116,10 @@ def check(workspace: Workspace, alias: str, version: VersionRef | str) -> Verdic
 
     Raises NotFound for an unknown version, Damaged where the report that decides was changed.
     """
-    name_of(alias)
+    name = name_of(alias)
     with workspace.read() as connection:
         ref = resolve_in(connection, version) if isinstance(version, str) else version
+        require_fits(connection, alias, name, ref)
         last = _last(connection, alias)
         if last is None or last.rules is None:
             return Verdict(True)
@@ -138,7 +139,24 @@ def check(workspace: Workspace, alias: str, version: VersionRef | str) -> Verdic
         "figures": [figure for figure, _ in figures],
         "signoffs": signed,
     }
-    return Verdict(not reasons, tuple(reasons), evidence, _fix(alias, ref, report, unsigned) if reasons else "")
+    return Verdict(
+        not reasons,
+        tuple(reasons),
+        evidence,
+        _fix(alias, ref, report, unsigned, any(reason for _, reason in figures)) if reasons else "",
+    )
+
+
+def require_fits(connection: Connection, alias: str, name: str, to: VersionRef) -> None:
+    """Refuse a version of another name, and a retired one."""
+    if to.name != name:
+        raise BadInput(
+            f"{alias} is an alias of {name}, {to} is not a version of {name}",
+            fix=f"name a version {name}@… , or set the alias {to.name}@{alias.partition('@')[2]}",
+        )
+    retired_at = connection.execute(select(versions.c.retired_at).where(versions.c.digest == to.digest)).scalar_one()
+    if retired_at is not None:
+        raise BadInput(f"{to} was retired at {retired_at}", fix="choose a version that is not retired")
 
 
 def require_met(connection: Connection, alias: str, version: VersionRef, verdict: Verdict) -> None:
@@ -190,8 +208,9 @@ def _signed(
     return found, unsigned
 
 
-def _fix(alias: str, ref: VersionRef, report: FoundReport, unsigned: list[tuple[str, str]]) -> str:
-    if unsigned:
+def _fix(alias: str, ref: VersionRef, report: FoundReport, unsigned: list[tuple[str, str]], is_worse: bool) -> str:
+    """What to do; a signature helps only where the figures are met."""
+    if unsigned and not is_worse:
         role = f"'{unsigned[0][0]}'" if " " in unsigned[0][0] else unsigned[0][0]
         return f"read the report, then: rlhf adapter sign {ref} --report {report.digest[:_HEX_SHOWN]} --as {role}"
     return f"bring a better version or a larger report; what the gate wants: rlhf alias gate {alias}"

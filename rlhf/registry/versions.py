@@ -75,7 +75,9 @@ def resolve(workspace: Workspace, text: str, *, role: Role | None = None) -> Ver
     with workspace.read() as connection:
         ref = resolve_in(connection, text)
     if role is not None and ref.role != role:
-        raise BadInput(f"{text} is a {ref.role}, wanted a {role}", fix=f"list the {role}s with: rlhf adapter list")
+        raise BadInput(
+            f"{text} is a {ref.role}, wanted a {role}", fix=f"name a {role}; all versions: rlhf adapter list"
+        )
     return ref
 
 

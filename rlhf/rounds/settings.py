@@ -22,7 +22,7 @@ Phase = Literal["explore", "exploit"]
 REWARD_SAID = ("name", "snapshot", "base", "from_version")
 POLICY_SAID = ("name", "reward", "reward_weights", "base", "from_version", "temperature", "samples")
 # May change while a round is under way: they decide how it is run, not what it gives.
-NOT_CONTENT = ("poll_seconds", "processes")
+NOT_CONTENT = ("poll_seconds", "processes", "min_judged")
 
 
 def _section(kind: type[Settings], name: str, said: tuple[str, ...]) -> type[Settings]:

@@ -24,8 +24,20 @@ def champion_of(workspace: Workspace, alias: str) -> VersionRef | None:
         return None
 
 
+def _require_own_names(workspace: Workspace, settings: LoopSettings) -> None:
+    """Raises Conflict where a name of the loop is another role's already: its alias could never move."""
+    roles = {settings.reward_name: "reward", settings.name: "policy"}
+    for row in registry.list_versions(workspace):
+        if row.ref.role != roles.get(row.ref.name, row.ref.role):
+            raise Conflict(
+                f"{row.ref} is a {row.ref.role}, and the loop would call its {roles[row.ref.name]} {row.ref.name}",
+                fix="choose another name for the loop",
+            )
+
+
 def require_gates(workspace: Workspace, settings: LoopSettings) -> None:
     """Raises Conflict where an alias of the loop has no gate and the settings don't say that it may be so."""
+    _require_own_names(workspace, settings)
     wanted = {settings.reward_alias: ("reward_gate", settings.reward_gate)}
     if settings.policy is not None:
         wanted[settings.policy_alias] = ("gate", settings.gate)
