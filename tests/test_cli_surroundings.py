@@ -265,7 +265,11 @@ def test_of_movers_at_once_exactly_one_wins(rlhf: CommandLine) -> None:
     assert [move["to"] for move in moves] == ["hh@1", "hh@2", "hh@1"] and moves[-1]["why"] == won[0]["why"]
 
 
-def test_two_trainings_at_once_give_two_versions(trained_root: Path, tmp_path: Path, rlhf: CommandLine) -> None:
+def test_two_trainings_at_once_give_two_versions(
+    trained_root: Path, tmp_path: Path, rlhf: CommandLine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where two heavy jobs are allowed; by default the second is told to wait (`test_store_heavy.py`)."""
+    monkeypatch.setenv("RLHF_HEAVY_JOBS", "2")
     root = copy_of(trained_root, tmp_path / "busy")
     words = ("reward", "train", "hh", "--snapshot", "polite@1", "--base", "tiny", "--json", *FAST)
     trainings = [real(root, *words, f"seed={seed}") for seed in (7, 8)]
