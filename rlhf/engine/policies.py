@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, PeftModel, TaskType, get_peft_model
+from peft import PeftModel, TaskType
 from transformers import AutoModelForCausalLM, GenerationConfig
-from transformers.pytorch_utils import Conv1D
 
 from rlhf.engine import packing
 from rlhf.engine.bases import Base
 from rlhf.engine.classifiers import can_pack, lora_in_body_dtype
 from rlhf.engine.placement import Placement
 from rlhf.engine.quiet import quiet_loading
-from rlhf.engine.rewards import LoraShape, check_loaded, leave_inputs, linear_names
+from rlhf.engine.rewards import LoraShape, check_loaded, leave_inputs, with_lora
 from rlhf.errors import BadInput, BadUsage
 
 Quantize = Literal["none", "nf4"]
@@ -81,22 +80,7 @@ def bare(base: Base, placement: Placement, *, quantize: Quantize = "none") -> An
 def fresh(base: Base, placement: Placement, shape: LoraShape, *, seed: int, quantize: Quantize = "none") -> PeftModel:
     """A policy to train: a new LoRA that changes nothing yet. Same seed, same weights."""
     model = bare(base, placement, quantize=quantize)
-    n_layers = model.config.num_hidden_layers
-    targets = linear_names(model) if shape.target_modules == "all-linear" else list(shape.target_modules)
-    config = LoraConfig(
-        task_type=TaskType.CAUSAL_LM,
-        r=shape.r,
-        lora_alpha=shape.alpha,
-        lora_dropout=shape.dropout,
-        target_modules=targets,
-        layers_to_transform=list(range(n_layers - shape.top_layers, n_layers))
-        if 0 < shape.top_layers < n_layers
-        else None,
-        fan_in_fan_out=any(isinstance(module, Conv1D) for module in model.modules()),
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return leave_inputs(get_peft_model(model, config))
+    return with_lora(model, shape, TaskType.CAUSAL_LM, seed=seed)
 
 
 def load(

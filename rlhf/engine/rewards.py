@@ -49,10 +49,17 @@ class LoraShape:
 def fresh(base: Base, placement: Placement, shape: LoraShape, *, seed: int) -> PeftModel:
     """A reward model to train: LoRA and head trainable, everything else frozen. Same seed, same weights."""
     model = classifier(base, placement, seed=seed)
+    return with_lora(model, shape, TaskType.SEQ_CLS, seed=seed, modules_to_save=["score"])
+
+
+def with_lora(
+    model: Any, shape: LoraShape, task: TaskType, *, seed: int, modules_to_save: list[str] | None = None
+) -> PeftModel:
+    """A model with a new LoRA of that shape, which changes nothing yet. Same seed, same weights."""
     n_layers = model.config.num_hidden_layers
     targets = linear_names(model) if shape.target_modules == "all-linear" else list(shape.target_modules)
     config = LoraConfig(
-        task_type=TaskType.SEQ_CLS,
+        task_type=task,
         r=shape.r,
         lora_alpha=shape.alpha,
         lora_dropout=shape.dropout,
@@ -60,7 +67,7 @@ def fresh(base: Base, placement: Placement, shape: LoraShape, *, seed: int) -> P
         layers_to_transform=list(range(n_layers - shape.top_layers, n_layers))
         if 0 < shape.top_layers < n_layers
         else None,
-        modules_to_save=["score"],
+        modules_to_save=modules_to_save,
         fan_in_fan_out=any(
             isinstance(module, Conv1D) for module in model.modules()
         ),  # GPT-2 keeps its weights transposed
