@@ -351,6 +351,6 @@ def test_rules_are_read_from_yaml_and_everything_wrong_is_named(tmp_path: Path) 
     with pytest.raises(BadUsage) as refused:
         read_rules(file)
     assert "unknown setting 'agains' (nearest: 'against')" in refused.value.message
-    assert "'rules.0.above' = 'high'" in refused.value.message
+    assert "'rules[0].above' = 'high'" in refused.value.message
     with pytest.raises(BadUsage, match="no rules at"):
         read_rules(tmp_path / "absent.yaml")

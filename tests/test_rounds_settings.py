@@ -42,7 +42,7 @@ def test_a_bad_yaml_is_named_whole(tmp_path: Path) -> None:
         "'policy.method' is missing",
         "'policy.beta' = -2",
         "'phase' = 'explor'",
-        "'kinds.0' = 'humans'",
+        "'kinds[0]' = 'humans'",
         "'base' is missing",
     ):
         assert part in bad.value.message

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from rlhf.config import Settings
+from rlhf.config import Settings, require_together
 
 Method = Literal["grpo", "rloo", "dpo"]
 # Weight of the KL to the reference where none is given: TRL's own for rloo and dpo; TRL's 0 for grpo would let it drift.
@@ -40,6 +40,8 @@ def _as_list(value: Any) -> Any:
 
 class PolicySettings(Settings):
     """Everything that a policy training can be told."""
+
+    LISTED_BY: ClassVar[str] = "rlhf policy settings"
 
     name: str = Field(description="name of the versions that this training publishes (NAME@1, NAME@2, ...)")
     reward: Annotated[list[str], BeforeValidator(_as_list)] = Field(
@@ -135,22 +137,32 @@ class PolicySettings(Settings):
 
     @model_validator(mode="after")
     def _fit(self) -> PolicySettings:
-        if self.reward_weights and len(self.reward_weights) != len(self.reward):
-            raise ValueError(f"reward_weights has {len(self.reward_weights)} weights for {len(self.reward)} rewards")
-        if not any(self.weights):
-            raise ValueError("reward_weights are all 0: nothing would tell replies apart")
-        if len(set(self.reward)) < len(self.reward):
-            raise ValueError("reward names a version twice")
-        if self.pairs == "human" and self.method != "dpo":
-            raise ValueError(f"pairs=human is for dpo; {self.method} samples its replies as it goes")
-        if self.pairs == "human" and self.prompts is not None:
-            raise ValueError("pairs=human takes the human pairs of the reward's snapshot; leave prompts out")
-        if not 0 <= self.guard_length[0] < 1 < self.guard_length[1]:
-            raise ValueError("guard_length wants two multiples around 1, such as [0.25, 4]")
-        if self.method == "dpo" and self.kl_weight == 0:
-            raise ValueError("dpo learns nothing at beta = 0: its loss is a function of beta times the log-ratios")
-        if self.max_new_tokens >= self.max_length:
-            raise ValueError("max_new_tokens leaves no room for a prompt in max_length")
+        n_weights, n_rewards = len(self.reward_weights), len(self.reward)
+        require_together(
+            (
+                not n_weights or n_weights == n_rewards,
+                f"reward_weights has {n_weights} weights for {n_rewards} rewards",
+            ),
+            (any(self.weights), "reward_weights are all 0: nothing would tell replies apart"),
+            (len(set(self.reward)) == n_rewards, "reward names a version twice"),
+            (
+                self.pairs != "human" or self.method == "dpo",
+                f"pairs=human is for dpo; {self.method} samples its replies as it goes",
+            ),
+            (
+                self.pairs != "human" or self.prompts is None,
+                "pairs=human takes the human pairs of the reward's snapshot; leave prompts out",
+            ),
+            (
+                0 <= self.guard_length[0] < 1 < self.guard_length[1],
+                "guard_length wants two multiples around 1, such as [0.25, 4]",
+            ),
+            (
+                self.method != "dpo" or self.kl_weight != 0,
+                "dpo learns nothing at beta = 0: its loss is a function of beta times the log-ratios",
+            ),
+            (self.max_new_tokens < self.max_length, "max_new_tokens leaves no room for a prompt in max_length"),
+        )
         return self
 
     @property

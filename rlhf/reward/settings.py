@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,11 +22,15 @@ NOT_CONTENT = (
     "test_pairs",
     "packing",  # packed equals padded
     "gradient_checkpointing",
+    "trunk",  # what is kept equals what is computed, up to the rounding that the run reports
+    "trunk_gib",
 )
 
 
 class RewardSettings(Settings):
     """Everything that a reward training can be told."""
+
+    LISTED_BY: ClassVar[str] = "rlhf reward settings"
 
     name: str = Field(description="name of the versions that this training publishes (NAME@1, NAME@2, ...)")
     snapshot: str = Field(description="snapshot to train on: NAME (its latest cut) or NAME@2")
@@ -52,6 +56,12 @@ class RewardSettings(Settings):
     centring: float = Field(
         0.01, ge=0, description="weight of (score chosen + score rejected)^2, which centres rewards on 0"
     )
+    set_aside: float = Field(
+        0.1,
+        ge=0,
+        lt=1,
+        description="share of the train side, by opening turn, that is left for rlhf reward calibrate; 0 = none",
+    )
     max_length: int = Field(1024, ge=16, description="tokens that prompt and reply may have; oldest turns go first")
     token_budget: int = Field(
         4096, ge=16, description="tokens in one forward; cuts a step into micro-batches, changes no gradient"
@@ -59,6 +69,11 @@ class RewardSettings(Settings):
     packing: Literal["auto", "off"] = Field(
         "auto", description="auto = shared prefixes without padding where the model can; off = padded"
     )
+    trunk: Literal["auto", "off"] = Field(
+        "auto",
+        description="auto = with top_layers, states below them are computed once and kept in the workspace's cache",
+    )
+    trunk_gib: float = Field(8.0, gt=0, description="disk for kept states, GiB; those read longest ago go first")
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, slower")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(

@@ -6,12 +6,12 @@ The help beside each field is the only one: `rlhf loop settings`, the YAML of `r
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias
 
 import yaml
 from pydantic import Field, ValidationError, create_model, model_validator
 
-from rlhf.config import Settings
+from rlhf.config import Settings, problems_of, require_together
 from rlhf.errors import RlhfError
 from rlhf.policy.settings import PolicySettings
 from rlhf.records import Kind
@@ -60,6 +60,8 @@ class Exploit(Settings):
 
 class LoopSettings(Settings):
     """Everything that the loop can be told."""
+
+    LISTED_BY: ClassVar[str] = "rlhf loop settings"
 
     name: str = Field(
         description="of the snapshots and the policy; the reward is NAME-reward, a replay mix NAME-mix", max_length=80
@@ -151,23 +153,30 @@ class LoopSettings(Settings):
         from rlhf.registry import check_name
         from rlhf.registry.alias_names import name_of, require_free_word
 
-        if self.sources and self.phase != "exploit":
-            raise ValueError(
-                f"phase: {self.phase} asks people on the page, whose answers have a source of their own: leave sources out, "
-                "or say phase: exploit"
-            )
-        if self.min_judged is not None and self.judge != "people":
-            raise ValueError("min_judged is for judge: people; a reward and a rule judge every pair")
+        named, policy = "", ""
         try:
             check_name(self.name)
             name_of(self.policy_alias)
             require_free_word(self.policy_alias)
         except RlhfError as error:
-            raise ValueError(f"{error.message} ({error.fix})") from None
+            named = f"{error.message} ({error.fix})"
         try:
             self.policy_settings("r@1", None, "exploit")
         except ValidationError as error:
-            raise ValueError(f"policy: {error.errors()[0]['msg'].removeprefix('Value error, ')}") from None
+            policy = "policy: " + "; ".join(problems_of(PolicySettings, error))
+        require_together(
+            (
+                not self.sources or self.phase == "exploit",
+                f"phase: {self.phase} asks people on the page, whose answers have a source of their own: leave sources out, "
+                "or say phase: exploit",
+            ),
+            (
+                self.min_judged is None or self.judge == "people",
+                "min_judged is for judge: people; a reward and a rule judge every pair",
+            ),
+            (not named, named),
+            (not policy, policy),
+        )
         return self
 
     @property
