@@ -43,13 +43,19 @@ class Span:
     stop: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class Packing:
-    """What the attention needs to know of a row: its spans. `n_calls` counts the layers that have read it."""
+    """What the attention needs to know of a row: its spans. `calls` counts the layers that have read it.
+
+    below: (1, T, hidden) states that a trunk has computed before; the layers under it are passed over. caught: where the states
+    that enter the trunk's top are put; the layers above are passed over. See `engine.trunk`.
+    """
 
     groups: tuple[tuple[Span, ...], ...]
     n_tokens: int
     device: torch.device
+    below: torch.Tensor | None = None
+    caught: list[torch.Tensor] | None = None
     calls: list[int] = field(default_factory=lambda: [0])
     masks: dict[tuple[int, int], torch.Tensor] = field(default_factory=dict)
 

@@ -14,16 +14,27 @@ import torch
 from rlhf.engine.packing import NAME, Group, pack, pad_rows
 
 
-def scores_of(model: Any, groups: Sequence[Group]) -> torch.Tensor:
-    """Scores (R,) in float32 of all replies of the groups, in order, from one forward. Keeps gradients if they are on."""
+def scores_of(model: Any, groups: Sequence[Group], below: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
+    """Scores (R,) in float32 of all replies of the groups, in order, from one forward. Keeps gradients if they are on.
+
+    below: each group's states (T, hidden) from `engine.trunk`; the layers under the trunk's top are passed over.
+    """
+    return logits_of(model, groups, below)[:, 0]
+
+
+def logits_of(model: Any, groups: Sequence[Group], below: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
+    """Logits (R, 1) of all replies, or (R, 2) of a model that gives its doubt beside the score. below: see `scores_of`."""
     device = next(model.parameters()).device
     if attention_of(model) == NAME:
         batch = pack(groups, device)
-        scores = model(**batch.arguments()).logits.squeeze(-1)
+        if below is not None:
+            batch.packing.below = torch.cat(list(below))[None]
+        logits: torch.Tensor = model(**batch.arguments()).logits
         assert batch.packing.calls[0], "the model dropped the packing on the way: its replies would see each other"
-        return scores
+        return logits
     sequences = [[*group.prefix, *reply] for group in groups for reply in group.replies]
-    return model(**pad_rows(sequences, model.config.pad_token_id or 0, device)).logits.squeeze(-1)
+    logits = model(**pad_rows(sequences, model.config.pad_token_id or 0, device)).logits
+    return logits
 
 
 def attention_of(model: Any) -> str:
@@ -37,15 +48,24 @@ def score(model: Any, groups: Sequence[Group], *, token_budget: int = 4096) -> l
 
     Groups are computed in order of length (little padding where padding is needed) and returned in the order given.
     """
-    found: dict[int, list[float]] = {}
+    rows = score_with_doubt(model, groups, token_budget=token_budget)
+    return [[value for value, _ in row] for row in rows]
+
+
+def score_with_doubt(
+    model: Any, groups: Sequence[Group], *, token_budget: int = 4096
+) -> list[list[tuple[float, float | None]]]:
+    """`score`, each with its doubt: the score's standard deviation, None where the model gives none."""
+    found: dict[int, list[tuple[float, float | None]]] = {}
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
             for batch in batches([group.n_tokens for group in groups], token_budget):
-                flat = iter(scores_of(model, [groups[i] for i in batch]).tolist())
+                flat = iter(logits_of(model, [groups[i] for i in batch]).tolist())
                 for i in batch:
-                    found[i] = [next(flat) for _ in groups[i].replies]
+                    rows = [next(flat) for _ in groups[i].replies]
+                    found[i] = [(row[0], row[1] if len(row) > 1 else None) for row in rows]
     finally:
         model.train(was_training)
     return [found[i] for i in range(len(groups))]

@@ -19,6 +19,7 @@ from trl import RewardConfig, RewardTrainer
 
 from rlhf.engine.packing import NAME as PACKED
 from rlhf.engine.scoring import attention_of, scores_of
+from rlhf.engine.trunk import Trunk
 from rlhf.errors import RlhfError
 from rlhf.reward.loss import pair_loss
 from rlhf.reward.rows import TrainRow, micro_batches
@@ -55,8 +56,10 @@ class PackedRewardTrainer(RewardTrainer):
         token_budget: int,
         processing_class: Any,
         callbacks: list[Any],
+        trunk: Trunk | None = None,
     ) -> None:
         self.rows = _Rows(rows)
+        self.trunk = trunk
         self.pairs_per_step = pairs_per_step
         self.token_budget = token_budget
         # TRL wants a dataset of tokens; it passes over `chosen_ids` that are there already. The loader below reads `rows`.
@@ -107,7 +110,8 @@ class PackedRewardTrainer(RewardTrainer):
         self, model: Any, inputs: list[TrainRow], return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
         """Sum of the rows' losses (not their mean: see the module)."""
-        scores_P2 = scores_of(model, [row.group for row in inputs]).view(-1, 2)
+        below = self.trunk.states(inputs) if self.trunk else None
+        scores_P2 = scores_of(model, [row.group for row in inputs], below).view(-1, 2)
         column = lambda name: torch.tensor([getattr(row, name) for row in inputs], device=scores_P2.device)  # noqa: E731
         target_P, margin_P, weight_P = column("target"), column("margin"), column("weight")
         chosen_P, rejected_P = scores_P2.unbind(1)

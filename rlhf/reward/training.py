@@ -19,6 +19,8 @@ from trl import RewardConfig
 
 from rlhf import registry
 from rlhf.engine import placement, rewards
+from rlhf.engine import trunk as trunks
+from rlhf.engine.trunk import Trunk
 from rlhf.errors import Interrupted
 from rlhf.records import VersionRef
 from rlhf.reward.material import Material, Say, open_material
@@ -26,9 +28,10 @@ from rlhf.reward.publication import publish
 from rlhf.reward.settings import RewardSettings
 from rlhf.reward.trainer import PackedRewardTrainer
 from rlhf.store import Workspace
+from rlhf.store.cache import Cache
 from rlhf.training import Plan, Run, kept_dtype, under_way
 from rlhf.training.checkpoints import last_whole_checkpoint
-from rlhf.training.progress import MetricsFile, ProgressBar, StopAtSignal
+from rlhf.training.progress import MetricsFile, ProgressBar, StopAtSignal, counting
 
 # While the first process proves and measures a version the others wait; NCCL's own patience is ten minutes.
 _WAIT = timedelta(hours=6)
@@ -71,7 +74,9 @@ def train(workspace: Workspace, settings: RewardSettings, *, resume: bool = Fals
     plan = Plan("reward", material.settings.name, material.settings, material.identity)
     with under_way(workspace, plan, resume, state) as run:
         material = replace(material, place=kept_dtype(run, material.place, resume))
-        trainer, meter, stop = _trainer(material, _model(material), run.folder)
+        model = _model(material)
+        trunk = _trunk(workspace, material, model, state, say)
+        trainer, meter, stop = _trainer(material, model, run.folder, trunk)
         checkpoint = last_whole_checkpoint(run.folder / "checkpoints") if resume else None
         if resume:
             say(f"going on from {checkpoint.name}" if checkpoint else "no checkpoint yet: starting over")
@@ -121,7 +126,34 @@ def _model(material: Material) -> Any:
     return rewards.fresh(material.base, material.place, shape, seed=settings.seed)
 
 
-def _trainer(material: Material, model: Any, folder: Path) -> tuple[PackedRewardTrainer, MetricsFile, StopAtSignal]:
+def _trunk(workspace: Workspace, material: Material, model: Any, state: PartialState, say: Say) -> Trunk | None:
+    """The states below the trained layers, computed for all rows and kept; None where every layer is trained."""
+    settings = material.settings
+    if settings.trunk == "off" or not settings.top_layers:
+        return None
+    if state.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        say("states below top_layers are not kept: the model is sharded")
+        return None
+    cache = Cache(workspace.root / trunks.FOLDER, round(settings.trunk_gib * 2**30))
+    trunk, why = trunks.trunk_below(model, settings.top_layers, material.base, cache, material.rows[:4])
+    say(why if trunk else f"states below top_layers are not kept: {why}")
+    if trunk is None:
+        return None
+    if trunk.bytes_for(material.rows) > cache.max_bytes:
+        say(
+            f"kept states take {trunk.bytes_for(material.rows) / 2**30:.1f} GiB, more than trunk_gib={settings.trunk_gib:g}: "
+            "some are computed in every epoch"
+        )
+    mine = material.rows[state.process_index :: state.num_processes]
+    with counting(f"reward {settings.name}: states", len(mine), "pair") as show:
+        trunk.fill(mine, show if state.is_main_process else None)
+    state.wait_for_everyone()
+    return trunk
+
+
+def _trainer(
+    material: Material, model: Any, folder: Path, trunk: Trunk | None
+) -> tuple[PackedRewardTrainer, MetricsFile, StopAtSignal]:
     settings = material.settings
     if settings.packing == "off":
         model.get_base_model().set_attn_implementation("sdpa")
@@ -167,6 +199,7 @@ def _trainer(material: Material, model: Any, folder: Path) -> tuple[PackedReward
         token_budget=settings.token_budget,
         processing_class=material.base.tokenizer(),
         callbacks=[ProgressBar(f"reward {settings.name}", {"pair_loss": "loss", "accuracy": "acc"}), meter, stop],
+        trunk=trunk,
     )
     trainer.remove_callback(PrinterCallback)  # it prints to standard output, which is the result's
     return trainer, meter, stop

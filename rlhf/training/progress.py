@@ -7,7 +7,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -22,6 +22,35 @@ from transformers import TrainerCallback
 METRICS = "metrics.jsonl"
 
 
+def _bar(total: int, title: str, unit: str, initial: int = 0) -> Any:
+    return tqdm(
+        total=total,
+        initial=initial,
+        desc=title,
+        unit=unit,
+        file=sys.stderr,
+        dynamic_ncols=True,
+        mininterval=0.5 if sys.stderr.isatty() else 10.0,
+    )
+
+
+@contextmanager
+def counting(title: str, total: int, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """A progress bar of work that is no training step. Gives the function (done, all) that moves it."""
+    bar: Any = None
+
+    def show(done: int, total: int) -> None:
+        nonlocal bar
+        bar = bar or _bar(total, title, unit)
+        bar.update(done - bar.n)
+
+    try:
+        yield show
+    finally:
+        if bar is not None:
+            bar.close()
+
+
 class ProgressBar(TrainerCallback):
     """`step/steps` with the time left on standard error, also when that is no terminal (then a line every ten seconds)."""
 
@@ -32,15 +61,7 @@ class ProgressBar(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if state.is_world_process_zero:
-            self.bar = tqdm(
-                total=state.max_steps,
-                initial=state.global_step,
-                desc=self.title,
-                unit="step",
-                file=sys.stderr,
-                dynamic_ncols=True,
-                mininterval=0.5 if sys.stderr.isatty() else 10.0,
-            )
+            self.bar = _bar(state.max_steps, self.title, "step", state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self.bar is not None:
