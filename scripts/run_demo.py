@@ -30,6 +30,7 @@ FULL = {
     "epochs": 1.0,
     "pairs_per_step": 8,
     "max_length": 512,
+    "set_aside": 0.0,  # nothing here is calibrated
     "test_pairs": 0,  # the evaluation below measures all of them
 }
 QUICK = {
@@ -40,6 +41,7 @@ QUICK = {
     "max_length": 1024,
     "lora_r": 8,
     "dtype": "float32",
+    "set_aside": 0.0,
     "test_pairs": 0,
 }
 # The policy: two rounds of ranked samples. The gate is the same rule for both; a random model can't be asked to write better.

@@ -68,16 +68,17 @@ def open_material(workspace: Workspace, settings: RewardSettings, n_processes: i
             fix="use at most that, or 0 for all",
         )
     renderer = Renderer(base.tokenizer(), settings.max_length)
-    rows, counts = training_rows(snapshot.rows("train"), renderer, settings.labels, settings.margin)
+    rows, counts = training_rows(snapshot.rows("train"), renderer, settings.labels, settings.margin, settings.set_aside)
     say(
-        f"{snapshot.ref}: {counts.pairs} train pairs; {counts.trained_on} trained on, {counts.too_long} too long, "
+        f"{snapshot.ref}: {counts.pairs} train pairs; {counts.trained_on} trained on, {counts.set_aside} set aside for "
+        f"calibration, {counts.too_long} too long, "
         f"{counts.refused} refused by the chat template, {counts.same} rendered alike, {counts.undecided} undecided; "
         f"{counts.ties} ties, {counts.shortened} without their oldest turns"
     )
     if not rows:
         raise BadInput(
             f"{snapshot.ref} has no pair to train on: {counts.as_json()}",
-            fix="raise max_length, or cut another snapshot",
+            fix="raise max_length, lower set_aside, or cut another snapshot",
         )
     chosen = [placement.choose(settings.device, settings.dtype)]
     if n_processes > 1:

@@ -9,6 +9,7 @@ from typing import Literal
 from rlhf.engine.packing import Group
 from rlhf.engine.rendering import RenderedPair, Renderer
 from rlhf.records import SnapshotRow
+from rlhf.reward.aside import is_aside
 from rlhf.reward.targets import strength_of, target_of
 
 
@@ -41,9 +42,10 @@ class TrainRow:
 
 @dataclass(frozen=True, slots=True)
 class RowCounts:
-    """What became of the side's pairs: trained_on + too_long + refused + same + undecided = pairs.
+    """What became of the side's pairs: trained_on + set_aside + too_long + refused + same + undecided = pairs.
 
-    refused: the chat template doesn't take the turns. same: it renders both replies alike.
+    set_aside: left for calibration, whatever else they are. refused: the chat template doesn't take the turns. same: it renders
+    both replies alike.
     """
 
     pairs: int
@@ -54,19 +56,27 @@ class RowCounts:
     undecided: int
     ties: int
     shortened: int  # among those trained on: pairs whose oldest turns were dropped
+    set_aside: int = 0
 
     def as_json(self) -> dict[str, int]:
         return asdict(self)
 
 
 def training_rows(
-    rows: Iterable[SnapshotRow], renderer: Renderer, labels: Literal["soft", "majority"], margin: float
+    rows: Iterable[SnapshotRow],
+    renderer: Renderer,
+    labels: Literal["soft", "majority"],
+    margin: float,
+    set_aside: float = 0.0,
 ) -> tuple[list[TrainRow], RowCounts]:
-    """Rows that can train, in the snapshot's order, and the count of all."""
+    """Rows that can train, in the snapshot's order, and the count of all. set_aside: share left for calibration (`is_aside`)."""
     taken: list[TrainRow] = []
-    n = dict.fromkeys(("pairs", "too_long", "refused", "same", "undecided", "ties", "shortened"), 0)
+    n = dict.fromkeys(("pairs", "set_aside", "too_long", "refused", "same", "undecided", "ties", "shortened"), 0)
     for row in rows:
         n["pairs"] += 1
+        if is_aside(row.pair.group, set_aside):
+            n["set_aside"] += 1
+            continue
         p_a = target_of(row.judgements, labels)
         if p_a is None:
             n["undecided"] += 1
