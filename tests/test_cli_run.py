@@ -52,6 +52,32 @@ def test_what_can_t_be_read_is_refused_before_it_waits(call: CommandLine, words:
     assert call.json("run", "list")["jobs"] == []
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("reward", "train", "hh", "--snapshot", "later", "--base", "tiny", "epochs=x", "lerning_rate=1"),
+        ("reward", "train", "hh"),
+        ("policy", "train", "hh", "--reward", "hh@1", "--base", "tiny", "--method", "dop"),
+        ("policy", "train", "hh", "--config", "absent.yaml"),
+        ("loop", "run", "--config", "loop_of_test.yaml", "policy.beta=-1"),
+        ("loop", "run"),
+    ],
+)
+def test_wrong_settings_are_refused_before_they_wait_as_the_command_itself_would(
+    call: CommandLine, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("loop_of_test.yaml").write_text("name: hh\nbase: tiny\n", "utf-8")
+    queued = call("run", "queue", "--json", "--", *words)
+    itself = call(*words, "--json")
+    assert queued.status == itself.status and queued.error == itself.error
+    assert call.json("run", "list")["jobs"] == []
+
+
+def test_a_job_may_name_what_a_job_before_it_will_make(call: CommandLine) -> None:
+    _queue(call, "reward", "train", "hh", "--snapshot", "later", "--base", "tiny", "--from", "other@7", "epochs=1")
+
+
 def test_a_queued_job_is_cancelled_once(call: CommandLine) -> None:
     job = _queue(call, "adapter", "list")["id"]
     assert call.json("run", "cancel", job) == {"job": job, "run": None, "state": "cancelled"}

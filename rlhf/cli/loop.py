@@ -23,7 +23,11 @@ FILE = "loop.yaml"
 def run_(
     run: Run,
     settings: Annotated[
-        list[str] | None, typer.Argument(help="Settings as key=value; see: rlhf loop settings", metavar="[key=value …]")
+        list[str] | None,
+        typer.Argument(
+            help="Settings as key=value, of a section as policy.beta=value; see: rlhf loop settings",
+            metavar="[key=value …]",
+        ),
     ] = None,
     once: Annotated[
         bool, typer.Option("--once", help="One round, if there is enough that is new (the default).")
@@ -42,9 +46,9 @@ def run_(
     if once and watch:
         raise BadUsage("--once and --watch exclude each other", fix="leave one of them out")
     workspace = run.workspace()
-    chosen = _settings(workspace.root, config, settings)
+    asked = chosen(workspace.root, config, settings)
     if watch:
-        came = rounds.watch(workspace, chosen, anew=anew, say=run.say)
+        came = rounds.watch(workspace, asked, anew=anew, say=run.say)
         run.result(
             {"rounds": [outcome.as_json() for outcome in came]},
             f"{sum(outcome.state == 'done' for outcome in came)} rounds done",
@@ -52,7 +56,7 @@ def run_(
         return
     stop = Stop()
     with stop.listening():
-        outcome = rounds.once(workspace, chosen, anew=anew, say=run.say, stop=stop)
+        outcome = rounds.once(workspace, asked, anew=anew, say=run.say, stop=stop)
     run.result(outcome.as_json(), outcome.text)
 
 
@@ -91,14 +95,14 @@ def init(
     workspace = run.workspace()
     file = config or workspace.root / FILE
     policy = None if rewards_alone else {"method": method}
-    chosen = configuration.load(LoopSettings, None, (), name=name, base=base, policy=policy)
+    first = configuration.load(LoopSettings, None, (), name=name, base=base, policy=policy)
     where = "" if config is None else f" --config {config}"
     try:
         with open(file, "x", encoding="utf-8") as out:
-            out.write(to_yaml(chosen, f"rlhf loop run{where}"))
+            out.write(to_yaml(first, f"rlhf loop run{where}"))
     except FileExistsError:
         raise Conflict(f"{file} is there already", fix="edit it, or name another with --config FILE") from None
-    gates = [chosen.reward_alias, *([] if rewards_alone else [chosen.policy_alias])]
+    gates = [first.reward_alias, *([] if rewards_alone else [first.policy_alias])]
     run.result(
         {"file": str(file), "gates_wanted": gates},
         "\n".join([f"wrote {file}", "next, for each alias a gate:"])
@@ -130,7 +134,9 @@ def summary(content: Mapping[str, Any]) -> str:
     return "\n".join([*lines, f"decided by {content['actor']}"])
 
 
-def _settings(root: Path, config: Path | None, words: list[str] | None) -> LoopSettings:
+def chosen(root: Path, config: Path | None, settings: list[str] | None) -> LoopSettings:
+    """What `loop run` was told. root: the workspace's, where loop.yaml lies. Raises NotFound where no file is there,
+    BadUsage for everything that is wrong with it."""
     from rlhf import config as configuration
     from rlhf.errors import NotFound
     from rlhf.rounds import LoopSettings
@@ -138,4 +144,4 @@ def _settings(root: Path, config: Path | None, words: list[str] | None) -> LoopS
     file = config or root / FILE
     if config is None and not file.exists():
         raise NotFound(f"no loop settings at {file}", fix="write them with: rlhf loop init NAME --base B")
-    return configuration.load(LoopSettings, file, words or ())
+    return configuration.load(LoopSettings, file, settings or ())

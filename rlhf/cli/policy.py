@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rlhf.cli.boundary import Run, json_text, put, verb
+
+if TYPE_CHECKING:
+    from rlhf.policy.settings import PolicySettings
 
 app = typer.Typer(no_args_is_help=True, help="Policies: train against a reward, write replies.", rich_markup_mode=None)
 
@@ -40,10 +43,40 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this run was interrupted.")] = False,
 ) -> None:
     """Train a policy adapter against a reward and publish it as NAME's next version."""
+    asked = chosen(name, settings, reward, base, method, from_version, prompts, pairs, config)
+    workspace = run.workspace()
+    run.say("loading torch and TRL")
+    from rlhf import policy
+
+    trained = policy.train(workspace, asked, resume=resume, say=run.say)
+    figures = "  ".join(
+        f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in trained.metrics.items()
+    )
+    word = "published" if trained.is_new else "the same training was published before, as"
+    stopped = f"{trained.stopped}: the last good adapter is kept\n" if trained.stopped else ""
+    run.result(
+        trained.as_json(),
+        f"{stopped}{word} {trained.version}  sha256:{trained.version.digest[:12]}\n{figures}\n"
+        f"report: {trained.run_folder / 'report.html'}",
+    )
+
+
+def chosen(
+    name: str,
+    settings: list[str] | None,
+    reward: list[str] | None,
+    base: str | None,
+    method: str | None,
+    from_version: str | None,
+    prompts: Path | None,
+    pairs: str | None,
+    config: Path | None,
+) -> PolicySettings:
+    """What `policy train` was told. Raises BadUsage for everything that is wrong with it."""
     from rlhf import config as configuration
     from rlhf.policy.settings import PolicySettings
 
-    chosen = configuration.load(
+    return configuration.load(
         PolicySettings,
         config,
         settings or (),
@@ -54,21 +87,6 @@ def train(
         from_version=from_version,
         prompts=prompts,
         pairs=pairs,
-    )
-    workspace = run.workspace()
-    run.say("loading torch and TRL")
-    from rlhf import policy
-
-    trained = policy.train(workspace, chosen, resume=resume, say=run.say)
-    figures = "  ".join(
-        f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in trained.metrics.items()
-    )
-    word = "published" if trained.is_new else "the same training was published before, as"
-    stopped = f"{trained.stopped}: the last good adapter is kept\n" if trained.stopped else ""
-    run.result(
-        trained.as_json(),
-        f"{stopped}{word} {trained.version}  sha256:{trained.version.digest[:12]}\n{figures}\n"
-        f"report: {trained.run_folder / 'report.html'}",
     )
 
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rlhf.cli.boundary import Run, json_text, put, verb
+
+if TYPE_CHECKING:
+    from rlhf.reward.settings import RewardSettings
 
 app = typer.Typer(
     no_args_is_help=True, help="Reward models: train on a snapshot, score replies.", rich_markup_mode=None
@@ -31,17 +34,12 @@ def train(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where this run was interrupted.")] = False,
 ) -> None:
     """Train a reward adapter on a snapshot and publish it as NAME's next version."""
-    from rlhf import config as configuration
-    from rlhf.reward.settings import RewardSettings
-
-    chosen = configuration.load(
-        RewardSettings, config, settings or (), name=name, snapshot=snapshot, base=base, from_version=from_version
-    )
+    asked = chosen(name, settings, snapshot, base, from_version, config)
     workspace = run.workspace()
     run.say("loading torch and TRL")
     from rlhf import reward
 
-    trained = reward.train(workspace, chosen, resume=resume, say=run.say)
+    trained = reward.train(workspace, asked, resume=resume, say=run.say)
     figures = "  ".join(
         f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in trained.metrics.items()
     )
@@ -50,6 +48,23 @@ def train(
         trained.as_json(),
         f"{word} {trained.version}  sha256:{trained.version.digest[:12]}\n{figures}\n"
         f"report: {trained.run_folder / 'report.html'}",
+    )
+
+
+def chosen(
+    name: str,
+    settings: list[str] | None,
+    snapshot: str | None,
+    base: str | None,
+    from_version: str | None,
+    config: Path | None,
+) -> RewardSettings:
+    """What `reward train` was told. Raises BadUsage for everything that is wrong with it."""
+    from rlhf import config as configuration
+    from rlhf.reward.settings import RewardSettings
+
+    return configuration.load(
+        RewardSettings, config, settings or (), name=name, snapshot=snapshot, base=base, from_version=from_version
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +16,8 @@ if TYPE_CHECKING:
     from rlhf.store.runs import RunRow
 
 app = typer.Typer(no_args_is_help=True, help="Runs and jobs: list, show, queue, work, cancel.", rich_markup_mode=None)
+
+_FILES = ("config", "prompts")  # options that Typer makes paths of when it calls the command
 
 Named = Annotated[str, typer.Argument(help="Id of a run or a job, or its beginning.", metavar="R")]
 
@@ -58,13 +62,11 @@ def queue(
     run: Run,
     words: Annotated[list[str], typer.Argument(help="A command, behind a --, without `rlhf`.", metavar="-- WORDS…")],
 ) -> None:
-    """Queue a command for a worker (`rlhf run work`). A misspelled one is refused now."""
-    from pathlib import Path
-
+    """Queue a command for a worker (`rlhf run work`). A misspelled one, or one with wrong settings, is refused now."""
     from rlhf import jobs
 
     workspace = run.workspace()
-    _require_a_command(words)
+    _require_settings(workspace, *_parsed(words))
     job = jobs.enqueue(workspace, words, cwd=Path.cwd())
     run.result(_job_json(job), f"queued as {job.id}: rlhf {' '.join(words)}")
 
@@ -98,8 +100,9 @@ def cancel(
     run.result(done.as_json(), f"{what}: {done.state}{more}")
 
 
-def _require_a_command(words: list[str]) -> None:
-    """Parse the words as the command line would, and do nothing: a job that can't be read fails before it waits."""
+def _parsed(words: list[str]) -> tuple[str, dict[str, Any]]:
+    """The command and its values, read as the command line would, and nothing done: a job that can't be read fails before it
+    waits."""
     from typer.core import TyperGroup
 
     from rlhf.cli import build
@@ -107,12 +110,33 @@ def _require_a_command(words: list[str]) -> None:
 
     command: Any = typer.main.get_command(build())
     context = command.make_context("rlhf", list(words))
+    path: list[str] = []
     while isinstance(command, TyperGroup):
         rest = [*context._protected_args, *context.args]  # what a group's own `invoke` goes on with
         name, command, rest = command.resolve_command(context, rest)
         if isinstance(command, TyperGroup) and not rest:
             raise BadUsage(f"'{' '.join(words)}' is no whole command", fix=f"see: rlhf {' '.join(words)} --help")
         context = command.make_context(name, rest, parent=context)
+        path.append(str(name))
+    return " ".join(path), dict(context.params)
+
+
+def _require_settings(workspace: Workspace, command: str, values: dict[str, Any]) -> None:
+    """Raise what the command itself would on its settings. What they name may be made by a job before it: not looked up."""
+    from inspect import signature
+
+    from rlhf.cli import loop, policy, reward
+
+    chooses: dict[str, Callable[..., Any]] = {
+        "reward train": reward.chosen,
+        "policy train": policy.chosen,
+        "loop run": loop.chosen,
+    }
+    if (choose := chooses.get(command)) is None:
+        return
+    values |= {key: Path(value) for key, value in values.items() if key in _FILES and value is not None}
+    values["root"] = workspace.root
+    choose(**{key: values[key] for key in signature(choose).parameters})
 
 
 def _run_json(workspace: Workspace, row: RunRow) -> dict[str, Any]:
