@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ from rlhf.engine.bases import Base
 from rlhf.engine.packing import Group
 from rlhf.engine.placement import Placement
 from rlhf.engine.scoring import scores_of
-from rlhf.reward.loss import pair_loss
+from rlhf.reward.loss import length_pull, outcomes, pair_loss, tau_at_even, tied_pair_loss
 
 CPU = Placement("cpu", "float32", "test")
 
@@ -80,3 +82,75 @@ def test_a_soft_target_is_least_at_its_own_odds() -> None:
 def test_a_margin_asks_for_a_wider_gap() -> None:
     one = torch.ones(1)
     assert pair_loss(2 * one, 0 * one, one, one, 0.0) > pair_loss(2 * one, 0 * one, one, 0 * one, 0.0)
+
+
+TIES = ("davidson", "rao_kupper")
+
+
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.parametrize("tau", [-6.0, -0.5, 1.5])
+def test_won_lost_and_tied_are_all_that_can_happen(ties: Any, tau: float) -> None:
+    d = torch.linspace(-30, 30, 601, dtype=torch.float64)
+    found = outcomes(d, ties, torch.tensor(tau, dtype=torch.float64))
+    assert sum(p.exp() for p in found).sub(1).abs().max() < 1e-12  # type: ignore[union-attr]
+    assert all(torch.isfinite(p).all() for p in outcomes(d.float(), ties, torch.tensor(tau)))
+
+
+def test_the_likelihoods_are_davidsons_and_rao_and_kuppers() -> None:
+    """Both papers write them in strengths pi = exp(score)."""
+    one, other, parameter = 2.5, 0.7, 1.3
+    d = torch.tensor([one - other], dtype=torch.float64)
+    pi, pj = math.exp(one), math.exp(other)
+    tau = torch.tensor(math.log(parameter), dtype=torch.float64)
+    total = pi + pj + parameter * math.sqrt(pi * pj)
+    wanted = [pi / total, pj / total, parameter * math.sqrt(pi * pj) / total]
+    assert [p.exp().item() for p in outcomes(d, "davidson", tau)] == pytest.approx(wanted)
+    theta = math.exp(parameter)
+    wanted = [pi / (pi + theta * pj), pj / (pj + theta * pi)]
+    wanted.append((theta**2 - 1) * pi * pj / ((pi + theta * pj) * (theta * pi + pj)))
+    assert [p.exp().item() for p in outcomes(d, "rao_kupper", tau)] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize("ties", TIES)
+def test_the_tied_loss_has_the_gradients_of_its_values(ties: Any) -> None:
+    """Finite differences, in float64, through scores and the tie parameter."""
+    torch.manual_seed(0)
+    chosen, rejected = (torch.randn(5, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    tau = torch.tensor(-0.4, dtype=torch.float64, requires_grad=True)
+    tie = torch.tensor([0.0, 1.0, 0.25, 0.5, 0.0], dtype=torch.float64)
+    target = torch.tensor([1.0, 0.5, 0.8, 0.75, 0.6], dtype=torch.float64)
+    margin = torch.tensor([0.0, 0.0, 0.5, 0.0, 1.0], dtype=torch.float64)
+    assert torch.autograd.gradcheck(
+        lambda c, r, t: tied_pair_loss(c, r, target, tie, margin, 0.01, ties, t), (chosen, rejected, tau)
+    )
+
+
+@pytest.mark.parametrize("ties", TIES)
+def test_without_ties_the_tied_loss_becomes_todays(ties: Any) -> None:
+    torch.manual_seed(0)
+    chosen, rejected = torch.randn(2, 20, dtype=torch.float64)
+    target, none = torch.rand(20, dtype=torch.float64), torch.zeros(20, dtype=torch.float64)
+    ours = tied_pair_loss(chosen, rejected, target, none, none, 0.01, ties, torch.tensor(-40.0, dtype=torch.float64))
+    assert torch.allclose(ours, pair_loss(chosen, rejected, target, none, 0.01), atol=1e-12)
+
+
+@pytest.mark.parametrize("ties", TIES)
+@pytest.mark.parametrize("share", [0.05, 0.23, 0.6])
+def test_the_first_tie_parameter_gives_equal_scores_the_share_of_ties(ties: Any, share: float) -> None:
+    tau = torch.tensor(tau_at_even(share, ties), dtype=torch.float64)
+    assert outcomes(torch.zeros(1, dtype=torch.float64), ties, tau)[2].exp().item() == pytest.approx(share)
+
+
+def test_the_length_pull_has_the_gradient_of_the_squared_correlation() -> None:
+    torch.manual_seed(0)
+    gap = torch.randn(30, dtype=torch.float64, requires_grad=True)
+    length = torch.randn(30, dtype=torch.float64) + 0.5 * gap.detach()
+    a, b, c = (gap * length).mean(), (gap**2).mean(), (length**2).mean()
+    (wanted,) = torch.autograd.grad(a**2 / (b * c), gap)
+    (found,) = torch.autograd.grad(length_pull(gap, length, a.item(), b.item(), c.item()).mean(), gap)
+    assert torch.allclose(found, wanted, atol=1e-12)
+
+
+def test_nothing_pulls_before_anything_is_known_of_lengths() -> None:
+    gap = torch.ones(3)
+    assert not length_pull(gap, gap, 0.0, 0.0, 0.0).any()
