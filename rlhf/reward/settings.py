@@ -62,12 +62,6 @@ class RewardSettings(Settings):
         lt=1,
         description="share of the train side, by opening turn, that is left for rlhf reward calibrate; 0 = none",
     )
-    set_aside: float = Field(
-        0.1,
-        ge=0,
-        lt=1,
-        description="share of the train side, by opening turn, that is left for rlhf reward calibrate; 0 = none",
-    )
     max_length: int = Field(1024, ge=16, description="tokens that prompt and reply may have; oldest turns go first")
     token_budget: int = Field(
         4096, ge=16, description="tokens in one forward; cuts a step into micro-batches, changes no gradient"
