@@ -99,4 +99,4 @@ def parts(workspace: Workspace, folder: Path, chosen: policy.PolicySettings) -> 
     """What a run is made of, without the run."""
     folder.mkdir(exist_ok=True)
     material = open_material(workspace, chosen, 1, lambda _text: None)
-    return material, set_up(material, folder)
+    return material, set_up(workspace, material, folder)

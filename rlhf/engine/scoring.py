@@ -29,12 +29,11 @@ def logits_of(model: Any, groups: Sequence[Group], below: Sequence[torch.Tensor]
         batch = pack(groups, device)
         if below is not None:
             batch.packing.below = torch.cat(list(below))[None]
-        logits: torch.Tensor = model(**batch.arguments()).logits
+        logits = model(**batch.arguments()).logits
         assert batch.packing.calls[0], "the model dropped the packing on the way: its replies would see each other"
         return logits
     sequences = [[*group.prefix, *reply] for group in groups for reply in group.replies]
-    logits = model(**pad_rows(sequences, model.config.pad_token_id or 0, device)).logits
-    return logits
+    return model(**pad_rows(sequences, model.config.pad_token_id or 0, device)).logits
 
 
 def attention_of(model: Any) -> str:

@@ -13,10 +13,11 @@ from rlhf.engine.generation import Sampling
 from rlhf.engine.policies import TRAINED
 from rlhf.engine.rendering import Renderer
 from rlhf.engine.rewards import LoraShape
-from rlhf.engine.shared import SharedReward
 from rlhf.policy.material import Material
 from rlhf.policy.reply_log import ReplyLog
 from rlhf.policy.scored import Points, Rewards
+from rlhf.reward.opening import shared_on
+from rlhf.store import Workspace
 
 REFERENCE = "ref"  # TRL's name of the adapter that it measures KL to
 
@@ -33,7 +34,7 @@ class Setup:
     sampling: Sampling
 
 
-def set_up(material: Material, folder: Path) -> Setup:
+def set_up(workspace: Workspace, material: Material, folder: Path) -> Setup:
     """One base in memory; on it the adapter to train, the reference where it isn't the base, and the rewards."""
     settings = material.settings
     if material.parent is not None:
@@ -46,7 +47,7 @@ def set_up(material: Material, folder: Path) -> Setup:
     tokenizer = material.base.tokenizer()
     rewards = [
         (
-            SharedReward(model, reward.folder, f"reward{i}"),
+            shared_on(model, workspace, reward, f"reward{i}"),
             Renderer(tokenizer, int(reward.manifest["settings"].get("max_length", 1024))),
         )
         for i, reward in enumerate(material.rewards)

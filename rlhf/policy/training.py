@@ -73,7 +73,7 @@ def train(workspace: Workspace, settings: PolicySettings, *, resume: bool = Fals
     plan = Plan("policy", settings.name, material.settings, material.identity)
     with under_way(workspace, plan, resume, state) as run:
         material = replace(material, place=kept_dtype(run, material.place, resume))
-        setup = set_up(material, run.folder)
+        setup = set_up(workspace, material, run.folder)
         checkpoint = last_whole_checkpoint(run.folder / "checkpoints") if resume else None
         if resume:
             say(f"going on from {checkpoint.name}" if checkpoint else "no checkpoint yet: starting over")

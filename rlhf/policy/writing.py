@@ -172,7 +172,7 @@ def iterate(
 
 def _judge(workspace: Workspace, policy: OpenPolicy, reward: str) -> Rewards:
     """The reward on the policy's own base where it fits there (a bare base carries no adapters: then beside it)."""
-    from rlhf.engine.shared import SharedReward
+    from rlhf.reward.opening import shared_on
     from rlhf.reward.score import open_reward
 
     opened = registry.open_version(workspace, registry.resolve(workspace, reward, role="reward"))
@@ -181,7 +181,8 @@ def _judge(workspace: Workspace, policy: OpenPolicy, reward: str) -> Rewards:
     if policy.ref.is_base or opened.manifest["base"]["digest"] != policy.base.digest:
         alone = open_reward(workspace, opened.ref)
         return Rewards([(alone, alone.renderer)], Points((1.0,)), 4096)
-    return Rewards([(SharedReward(policy.model, opened.folder, "reward0"), renderer)], Points((1.0,)), 4096)
+    shared = shared_on(policy.model, workspace, opened, "reward0")
+    return Rewards([(shared, renderer)], Points((1.0,)), 4096)
 
 
 def _written(

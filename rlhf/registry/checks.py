@@ -9,15 +9,15 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from rlhf.errors import BadInput
 from rlhf.records import Role
+from rlhf.registry import ensembles, heads
 from rlhf.registry import folder as folders
-from rlhf.registry.folder import LORA_DEFAULTS, AdapterFolder
+from rlhf.registry.folder import LORA_DEFAULTS, AdapterFolder, VersionKind
 from rlhf.store.tensors import non_finite
 
-VersionKind = Literal["lora", "head"]
 TASK_TYPES: Mapping[str, Role] = {"SEQ_CLS": "reward", "CAUSAL_LM": "policy"}
 # What loading would run as code or unpickle. Everything else that a version doesn't know is left behind, not copied.
 UNSAFE_SUFFIXES = (
@@ -50,12 +50,19 @@ _LORA_ENDS = (
 
 
 def check_folder(path: Path, *, kind: VersionKind = "lora") -> tuple[AdapterFolder, Role]:
-    """A stock PEFT folder and its role; refuses what is unsafe, unknown, broken or without its head."""
+    """A version's folder and its role; refuses what is unsafe, unknown, broken or without its head."""
     check_files(path)
-    adapter = folders.read(path)
+    adapter = folders.read(path, kind)
+    if kind == "ensemble":
+        ensembles.check(adapter.config)
+        return adapter, "reward"
+    _check_finite(adapter)
+    if kind == "head":
+        heads.check(adapter)
+        return adapter, "reward"
     role = check_config(adapter.config)
     _check_tensors(adapter)
-    _check_ranks(adapter, kind)
+    _check_ranks(adapter)
     if role == "reward":
         _check_head(adapter)
     return adapter, role
@@ -147,7 +154,9 @@ def _list_of(value: Any, kinds: Any) -> bool:
 
 
 def hidden_size(adapter: AdapterFolder) -> int | None:
-    """Width of the base's last states that a reward's head expects; None for a policy."""
+    """Width of the base's states that a reward's head expects; None for a policy and an ensemble."""
+    if adapter.kind == "head":
+        return int(adapter.config["hidden"])
     head = next((t for t in adapter.tensors.values() if t.name.endswith(".score.weight")), None)
     return head.shape[-1] if head else None
 
@@ -159,6 +168,11 @@ def check_base(adapter: AdapterFolder, details: Mapping[str, Any]) -> None:
     if isinstance(hidden, int) and wanted is not None and wanted != hidden:
         raise BadInput(
             f"the head reads {wanted} numbers, the base gives {hidden}", fix="name the base it was trained on"
+        )
+    if adapter.kind == "head" and isinstance(layers, int) and max(adapter.config["layers"]) > layers:
+        raise BadInput(
+            f"the head reads the states after layer {max(adapter.config['layers'])}, the base has {layers}",
+            fix="name the base it was trained on",
         )
     for tensor in adapter.tensors.values():
         parts = tensor.name.split(".")
@@ -181,13 +195,16 @@ def check_base(adapter: AdapterFolder, details: Mapping[str, Any]) -> None:
             )
 
 
-def _check_tensors(adapter: AdapterFolder) -> None:
-    saved = tuple(f".{module}." for module in adapter.config.get("modules_to_save") or ())
-    if bad := non_finite(adapter.path / folders.WEIGHTS_FILE):
+def _check_finite(adapter: AdapterFolder) -> None:
+    if adapter.weights_file is not None and (bad := non_finite(adapter.weights_file)):
         raise BadInput(
             f"tensor {bad[0]} holds NaN or infinite weights" + (f", and {len(bad) - 1} more do" if bad[1:] else ""),
             fix="train again; this training diverged",
         )
+
+
+def _check_tensors(adapter: AdapterFolder) -> None:
+    saved = tuple(f".{module}." for module in adapter.config.get("modules_to_save") or ())
     for tensor in adapter.tensors.values():
         if tensor.name.startswith(f"{_PREFIX}layers."):
             raise BadInput(
@@ -202,12 +219,12 @@ def _check_tensors(adapter: AdapterFolder) -> None:
             )
 
 
-def _check_ranks(adapter: AdapterFolder, kind: VersionKind) -> None:
+def _check_ranks(adapter: AdapterFolder) -> None:
     """Each A has its B, and both have a rank that the configuration names."""
     ranks = {adapter.config.get("r", LORA_DEFAULTS["r"]), *(adapter.config.get("rank_pattern") or {}).values()}
     downs = [name for name in adapter.tensors if name.endswith(".lora_A.weight")]
     ups = [name for name in adapter.tensors if name.endswith(".lora_B.weight")]
-    if kind == "lora" and not downs and not any("lora_embedding_A" in name for name in adapter.tensors):
+    if not downs and not any("lora_embedding_A" in name for name in adapter.tensors):
         raise BadInput(f"{folders.WEIGHTS_FILE} holds no LoRA weights", fix="save the adapter again with PEFT")
     for name in downs:
         partner = name.replace(".lora_A.", ".lora_B.")

@@ -57,25 +57,25 @@ def diff(workspace: Workspace, a: VersionRef | str, b: VersionRef | str) -> Diff
     made_of = {key: (one.manifest[key], other.manifest[key]) for key in _MADE_OF}
     made_of["base"] = (one.manifest["base"]["digest"], other.manifest["base"]["digest"])
     left, right = _weights(one), _weights(other)
-    configs = folders.read(one.folder).config, folders.read(other.folder).config
+    read = folders.read(one.folder, one.kind), folders.read(other.folder, other.kind)
     return Difference(
         one.ref,
         other.ref,
         {k: v for k, v in made_of.items() if v[0] != v[1]},
         _changed(one.manifest["settings"], other.manifest["settings"]),
-        _changed(folders.canonical_config(configs[0]), folders.canonical_config(configs[1])),
+        _changed(read[0].content, read[1].content),
         _changed(one.manifest["metrics"], other.manifest["metrics"]),
         {
             name: norms
             for name in sorted(left.keys() | right.keys())
             if (norms := _norms(left.get(name), right.get(name))) is not None
         },
-        _updates(left, right, _scale(configs[0]), _scale(configs[1])),
+        _updates(left, right, _scale(read[0].config), _scale(read[1].config)),
     )
 
 
 def _weights(opened: OpenVersion) -> dict[str, NDArray[np.float32]]:
-    return dict(folders.values(folders.read(opened.folder)))
+    return dict(folders.values(folders.read(opened.folder, opened.kind)))
 
 
 def _changed(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:

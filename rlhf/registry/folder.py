@@ -1,4 +1,7 @@
-"""One stock PEFT folder, read without torch: its configuration and its tensors, each named by the digest of its bytes.
+"""One version's folder, read without torch: its configuration and its tensors, each named by the digest of its bytes.
+
+A version of kind `lora` is a stock PEFT folder; `head` is a linear head on a base's inner states; `ensemble` names its members
+and has no weights of its own.
 
 The digest is over tensors, not over the file: writers order a safetensors file and fill its metadata as they like,
 and the same weights must have the same digest.
@@ -8,9 +11,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +26,14 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 MANIFEST_FILE = "manifest.json"
 README_FILE = "README.md"
+
+VersionKind = Literal["lora", "head", "ensemble"]
+# Configuration and weights of each kind; None = it has no weights of its own.
+FILES: Mapping[VersionKind, tuple[str, str | None]] = {
+    "lora": (CONFIG_FILE, WEIGHTS_FILE),
+    "head": ("head.json", "head.safetensors"),
+    "ensemble": ("ensemble.json", None),
+}
 
 # What a training may save beside an adapter without changing what the adapter does; only these travel into a version.
 TOKENIZER_FILES = (
@@ -40,25 +51,42 @@ TOKENIZER_FILES = (
 
 @dataclass(frozen=True, slots=True)
 class AdapterFolder:
-    """What a PEFT folder holds: its configuration as written, its tensors by name, and both digests."""
+    """What a version's folder holds: its configuration as written, its tensors by name, and both digests."""
 
     path: Path
     config: Mapping[str, Any]
     tensors: Mapping[str, Tensor]
     weights_digest: str
     config_digest: str
+    kind: VersionKind = "lora"
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The part of the configuration that a version's digest covers."""
+        return canonical_config(self.config) if self.kind == "lora" else dict(self.config)
+
+    @property
+    def weights_file(self) -> Path | None:
+        name = FILES[self.kind][1]
+        return None if name is None else self.path / name
 
 
-def read(path: Path) -> AdapterFolder:
+def read(path: Path, kind: VersionKind = "lora") -> AdapterFolder:
     """Read a folder. Raises BadInput naming the file that is missing or can't be read."""
-    config = read_json(path / CONFIG_FILE)
-    weights = path / WEIGHTS_FILE
-    tensors = _tensors(weights)
+    config_name, weights_name = FILES[kind]
+    config = read_json(path / config_name)
+    tensors = {} if weights_name is None else _tensors(path / weights_name)
+    weights_digest = tensors_digest([] if weights_name is None else [path / weights_name])
+    found = AdapterFolder(path, config, tensors, weights_digest, "", kind)
     try:
-        config_digest = digest_of(canonical_config(config))
+        return replace(found, config_digest=digest_of(found.content))
     except ValueError as error:  # 1e999 reads as infinity, "\\ud800" as half a character: no JSON can hold either
-        raise BadInput(f"{CONFIG_FILE} holds what JSON can't: {error}", fix="save it again with PEFT") from None
-    return AdapterFolder(path, config, tensors, tensors_digest([weights]), config_digest)
+        raise BadInput(f"{config_name} holds what JSON can't: {error}", fix="save it again") from None
+
+
+def kind_of(path: Path) -> VersionKind:
+    """The kind that the folder's files make it; `lora` where there is none of them, whose reader then names what is missing."""
+    return next((kind for kind, (name, _) in FILES.items() if (path / name).is_file()), "lora")
 
 
 def read_json(file: Path) -> dict[str, Any]:
@@ -99,7 +127,8 @@ def canonical_config(config: Mapping[str, Any]) -> dict[str, Any]:
 def values(folder: AdapterFolder) -> Iterator[tuple[str, NDArray[np.float32]]]:
     """(name, values as float32) of every tensor, by name, one in memory at a time."""
     for tensor in folder.tensors.values():
-        yield tensor.name, values_of(folder.path / WEIGHTS_FILE, tensor)
+        assert folder.weights_file is not None
+        yield tensor.name, values_of(folder.weights_file, tensor)
 
 
 def stored_config(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from typing import Any
 from sqlalchemy import Connection, select
 
 from rlhf.records import VersionRef
+from rlhf.registry import gate_judges
 from rlhf.registry.gate_rules import GateRules
 from rlhf.registry.versions import ref_of
 from rlhf.store import Workspace
@@ -57,11 +58,18 @@ class FoundReport:
         return mine - other, None
 
     def n_of(self, figure: str) -> int | None:
-        """How many items the figure is of: its own number where the report gives one, else the version's n."""
+        """How many items the figure is of: its own number where the report gives one, else the version's n. Of a win rate the
+        pairs that the judge told apart or called a tie: neither coins nor equal texts, which nobody has judged."""
         figures = self.content["versions"][self.name]["figures"]
         measure = (figures.get("measures") or {}).get(_stem(figure)[0]) or {}
-        n = measure.get("n", figures.get("n"))
+        n = measure.get("n_judged", measure.get("n", figures.get("n")))
         return n if _is_number(n) else None
+
+    def items_of(self, figure: str) -> str:
+        """What `n_of` counts, in a word."""
+        figures = self.content["versions"][self.name]["figures"]
+        measure = (figures.get("measures") or {}).get(_stem(figure)[0]) or {}
+        return "judged replies" if "n_judged" in measure else "items"
 
     def _own(self, name: str, figure: str) -> tuple[float | None, str | None]:
         figures = self.content["versions"][name]["figures"]
@@ -111,12 +119,16 @@ def newest(
     query = select(reports).where(
         reports.c.kind == rules.report, reports.c.figures.contains(json.dumps(str(ref)), autoescape=True)
     )
+    judge = gate_judges.digest_of_judge(connection, rules.judge)
     for row in connection.execute(query.order_by(reports.c.created_at.desc(), reports.c.digest)):
         content = json.loads(workspace.artifacts.read_file(connection, f"{row.path}/{_JSON_FILE}"))
         names = {version["digest"]: name for name, version in content["versions"].items()}
         if ref.digest not in names or not (wanted.digest is None or wanted.digest in names):
             continue
-        if not (_is_on_evaluated(content, rules) if rules.report == "evaluation" else _is_on_compared(content, rules)):
+        fits = (
+            _is_on_evaluated(content, rules) if rules.report == "evaluation" else _is_on_compared(content, rules, judge)
+        )
+        if not fits:
             continue
         other = None if wanted.digest is None else names[wanted.digest]
         return FoundReport(row.digest, content, names[ref.digest], other)
@@ -131,7 +143,8 @@ def said_missing(rules: GateRules, ref: VersionRef, wanted: Opponent) -> tuple[s
         return words, f"make one: rlhf evaluate {ref}{wanted.spelled} --snapshot {rules.snapshot or 'S'}"
     by = f", judged by {rules.judge}" if rules.judge else ""
     words = f"no comparison report of {ref}{wanted.words}{on}{by}"
-    return words, f"make one: rlhf compare {ref}{wanted.spelled or ' B'} --judge {rules.judge or 'JUDGE'}"
+    held = f" --snapshot {rules.snapshot}" if rules.snapshot else ""
+    return words, f"make one: rlhf compare {ref}{wanted.spelled or ' B'}{held} --judge {rules.judge or 'JUDGE'}"
 
 
 def known_figures(connection: Connection, kind: str) -> set[str]:
@@ -151,12 +164,10 @@ def _is_on_evaluated(content: Mapping[str, Any], rules: GateRules) -> bool:
     return on["split"] == _TEST and rules.snapshot in (None, on["name"])
 
 
-def _is_on_compared(content: Mapping[str, Any], rules: GateRules) -> bool:
-    judge = content["judge"]
-    return rules.judge in (None, judge["name"], judge["kind"]) and rules.snapshot in (
-        None,
-        content["prompts"]["snapshot"],
-    )
+def _is_on_compared(content: Mapping[str, Any], rules: GateRules, judge: str | None) -> bool:
+    """judge: digest of the reward that the rules name, where they name one."""
+    is_on = rules.snapshot in (None, content["prompts"]["snapshot"])
+    return is_on and gate_judges.judged_by(content["judge"], rules.judge, judge)
 
 
 def _stem(figure: str) -> tuple[str, str]:

@@ -27,7 +27,9 @@ class Rule(Settings):
     figure: str = Field(description="name of a figure in the report, such as win_rate_low or accuracy")
     above: float | None = Field(default=None, description="the figure must be greater than this")
     below: float | None = Field(default=None, description="the figure must be less than this")
-    min_n: int | None = Field(default=None, ge=1, description="fewest items that the figure may be of")
+    min_n: int | None = Field(
+        default=None, ge=1, description="fewest items that the figure may be of; of a win rate, judged replies"
+    )
     relative: bool = Field(
         default=False,
         description="bound the version's figure minus that of the one it is held against; name_low and name_high are then "
@@ -58,7 +60,8 @@ class GateRules(Settings):
         default=None, description="snapshot that the report must be on, as name@2: a frozen suite; None = whichever"
     )
     judge: str | None = Field(
-        default=None, description="judge of the comparison: people, a rule's name or a reward version; None = whichever"
+        default=None,
+        description="judge of the comparison: people, a rule's name, a reward version or an alias of one; None = whichever",
     )
     rules: tuple[Rule, ...] = Field(default=(), description="each: figure, above and/or below, min_n, relative")
     signoffs: tuple[str, ...] = Field(

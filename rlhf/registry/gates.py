@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Row, select
 from rlhf.errors import BadInput, Conflict, NotFound
 from rlhf.ids import canonical_json, digest_of, now_text
 from rlhf.records import VersionRef
-from rlhf.registry import gate_reports
+from rlhf.registry import gate_judges, gate_reports
 from rlhf.registry.alias_names import name_of, require_free_word, require_why
 from rlhf.registry.gate_reports import FoundReport
 from rlhf.registry.gate_rules import GateRules, Rule
@@ -73,7 +73,7 @@ def set_gate(workspace: Workspace, alias: str, rules: GateRules, why: str) -> Ga
     """Put a gate on an alias, in the place of the one in force; the same rules again change nothing.
 
     The alias need not be set yet. Raises BadInput for a rule whose figure none of the stored reports of that kind has,
-    naming those that they have; BadUsage for what can't be an alias.
+    naming those that they have; NotFound for a judge that nothing answers to; BadUsage for what can't be an alias.
     """
     name = name_of(alias)
     require_free_word(alias)
@@ -81,6 +81,8 @@ def set_gate(workspace: Workspace, alias: str, rules: GateRules, why: str) -> Ga
     content = rules.model_dump(mode="json")
     with workspace.write() as write:
         hold(write, f"alias:{name}")
+        if rules.judge is not None:
+            gate_judges.require_known(write.connection, rules.judge)
         _require_known_figures(write.connection, rules)
         last = _last(write.connection, alias)
         if last is not None and last.digest == digest_of(content):
@@ -187,7 +189,11 @@ def _measured(rule: Rule, report: FoundReport) -> tuple[dict[str, Any], str | No
     if rule.below is not None and not value < rule.below:
         return said, f"{what} is {value:g}, wanted below {rule.below:g} ({where})"
     if rule.min_n is not None and (n is None or n < rule.min_n):
-        return said, f"{rule.figure} is of {n or 'an unknown number of'} items, wanted {rule.min_n} or more ({where})"
+        items = report.items_of(rule.figure)
+        return (
+            said,
+            f"{rule.figure} is of {n if n is not None else 'an unknown number of'} {items}, wanted {rule.min_n} or more ({where})",
+        )
     return said, None
 
 

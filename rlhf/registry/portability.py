@@ -19,19 +19,19 @@ from sqlalchemy import select
 from rlhf.errors import BadInput, Conflict, Damaged
 from rlhf.ids import digest_of, new_id
 from rlhf.records import Role, VersionRef
-from rlhf.registry import checks
+from rlhf.registry import checks, heads
 from rlhf.registry import folder as folders
 from rlhf.registry.folder import AdapterFolder
-from rlhf.registry.versions import content_of, open_version, ref_of
+from rlhf.registry.versions import OpenVersion, content_of, open_version, ref_of, resolve
 from rlhf.store import Workspace
-from rlhf.store.tables import versions
+from rlhf.store.tables import bases, versions
 
 _OWN_FOLDERS = ("artifacts", "bases", "runs", "cache")
 
 
 @dataclass(frozen=True, slots=True)
 class ImportedFolder:
-    """A stock PEFT folder that passed the static checks. Nothing of it has been run.
+    """A version's folder or a stock PEFT folder that passed the static checks. Nothing of it has been run.
 
     name: as its manifest calls it, None without one. base_name: the base's name or path as its writer called it.
     hidden_size: what a reward's head reads, None for a policy.
@@ -58,18 +58,19 @@ def export_folder(
     base_path: str,
     extra_files: Mapping[str, bytes | Path] | None = None,
 ) -> Path:
-    """Write the version as a folder that `AutoPeftModelForSequenceClassification.from_pretrained(dir, num_labels=1)`
+    """Write a LoRA version as a folder that `AutoPeftModelForSequenceClassification.from_pretrained(dir, num_labels=1)`
     loads.
 
     base_path: folder or hub id of the base. extra_files: name -> content or file, for instance the tokenizer's; they
     win over the version's own. It appears whole or not at all. Raises Conflict where `target` holds something,
-    BadInput where it lies in one of the workspace's own folders.
+    BadInput where it lies in one of the workspace's own folders, or the version is of a kind that PEFT can't express.
     """
     target = target.absolute()
     _require_outside(workspace, target)
     if target.is_symlink() or (target.exists() and (not target.is_dir() or any(target.iterdir()))):
         raise Conflict(f"{target} is there already", fix="name a folder that is new or empty")
     opened = open_version(workspace, version)
+    _require_expressible(workspace, opened)
     target.parent.mkdir(parents=True, exist_ok=True)
     staged = target.parent / f".{target.name}.{new_id()}"
     try:
@@ -88,6 +89,26 @@ def export_folder(
     return target
 
 
+def _require_expressible(workspace: Workspace, opened: OpenVersion) -> None:
+    """Only what stock PEFT can hold is exported: nothing of a version goes missing without a word."""
+    if opened.kind == "ensemble":
+        config = folders.read(opened.folder, "ensemble").config
+        names = [str(resolve(workspace, f"sha256:{digest}")) for digest in config["members"]]
+        raise BadInput(
+            f"{opened.ref} is an ensemble of {len(names)} versions; a PEFT folder holds one adapter",
+            fix=f"export its members: {', '.join(names)}",
+        )
+    if opened.kind == "head":
+        with workspace.read() as connection:
+            query = select(bases.c.details).where(bases.c.digest == opened.manifest["base"]["digest"])
+            details = json.loads(connection.execute(query).scalar() or "{}")
+        lost = heads.not_in_peft(folders.read(opened.folder, "head").config, details.get("layers"))
+        raise BadInput(
+            f"{opened.ref} is a head on inner states, and a PEFT folder can't express: {'; '.join(lost)}",
+            fix=f"take it to another workspace with: rlhf adapter import {opened.folder}",
+        )
+
+
 def _require_outside(workspace: Workspace, target: Path) -> None:
     """What lies in the workspace's own folders is taken for something published, or swept away."""
     own = [workspace.root / name for name in _OWN_FOLDERS]
@@ -101,11 +122,10 @@ def _require_outside(workspace: Workspace, target: Path) -> None:
 
 
 def read_folder(folder: Path | str) -> ImportedFolder:
-    """Check a stock PEFT folder, with or without our manifest. Raises BadInput naming what is wrong with it."""
+    """Check a folder of any kind, with or without our manifest. Raises BadInput naming what is wrong with it."""
     folder = Path(folder)
     manifest = manifest_of(folder)
-    kind: checks.VersionKind = "head" if manifest is not None and manifest.get("kind") == "head" else "lora"
-    adapter, role = checks.check_folder(folder, kind=kind)
+    adapter, role = checks.check_folder(folder, kind=folders.kind_of(folder))
     if manifest is not None:
         require_own(manifest, adapter)
     base = adapter.config.get("base_model_name_or_path")
@@ -161,7 +181,7 @@ def manifest_of(folder: Path) -> dict[str, Any] | None:
 def require_own(manifest: Mapping[str, Any], adapter: AdapterFolder) -> None:
     """A manifest speaks for its own folder only: its digest is computed anew."""
     try:
-        content = content_of(manifest, adapter.weights_digest, folders.canonical_config(adapter.config))
+        content = content_of(manifest, adapter.weights_digest, adapter.content)
         found = digest_of(content)
     except (KeyError, TypeError, ValueError) as error:
         raise BadInput(f"{folders.MANIFEST_FILE} is not whole: {error!r}", fix="export the version again") from None

@@ -20,10 +20,9 @@ from sqlalchemy import func, select
 from rlhf.errors import BadInput, NotFound
 from rlhf.ids import canonical_json, digest_of, now_text
 from rlhf.records import Role, VersionRef
-from rlhf.registry import checks
+from rlhf.registry import checks, ensembles
 from rlhf.registry import folder as folders
-from rlhf.registry.checks import VersionKind
-from rlhf.registry.folder import AdapterFolder
+from rlhf.registry.folder import AdapterFolder, VersionKind
 from rlhf.registry.locks import hold
 from rlhf.registry.portability import manifest_of, require_own
 from rlhf.registry.versions import content_of, ref_of
@@ -84,7 +83,7 @@ class Evidence:
 
 
 def publish(workspace: Workspace, staged: Path, draft: VersionDraft, evidence: Evidence | None = None) -> VersionRef:
-    """Make `staged` (a stock PEFT folder; it stays) the next version of `draft.name`, or return what it already is.
+    """Make `staged` (a folder of the draft's kind; it stays) the next version of `draft.name`, or return what it already is.
 
     Raises BadInput where the folder fails the static checks, doesn't fit the draft or its base, or a reward's
     evidence is missing or doesn't hold; NotFound for an unknown parent.
@@ -104,6 +103,8 @@ def publish(workspace: Workspace, staged: Path, draft: VersionDraft, evidence: E
                 f"not for {draft.base_name} ({draft.base_digest[:12]})",
                 fix="add the base that it was trained on and name it with --base",
             )
+    if draft.kind == "ensemble":
+        ensembles.check_parents(adapter.config, draft.parents)
     if draft.role == "reward":
         check_evidence(evidence)
     manifest = _manifest(draft, evidence, adapter)
@@ -116,6 +117,8 @@ def publish(workspace: Workspace, staged: Path, draft: VersionDraft, evidence: E
                 return ref_of(there)
             _check_base(write, draft, adapter)
             _check_parents(write, draft, known_elsewhere=own["parents"] if own else ())
+            if draft.kind == "ensemble":
+                ensembles.check_members(write.connection, adapter.config, draft.base_digest, draft.name)
             return _record(workspace, write, folder, draft, manifest)
 
 
@@ -204,19 +207,19 @@ def _manifest(draft: VersionDraft, evidence: Evidence | None, adapter: AdapterFo
             "largest_difference": evidence.largest_difference,
         },
     }
-    manifest["digest"] = digest_of(
-        content_of(manifest, adapter.weights_digest, folders.canonical_config(adapter.config))
-    )
+    manifest["digest"] = digest_of(content_of(manifest, adapter.weights_digest, adapter.content))
     return manifest
 
 
 def _copy(adapter: AdapterFolder, folder: Path) -> None:
     """Only what a version knows; the configuration without the base's place, so that a moved base changes no byte."""
-    shutil.copyfile(adapter.path / folders.WEIGHTS_FILE, folder / folders.WEIGHTS_FILE)
+    if adapter.weights_file is not None:
+        shutil.copyfile(adapter.weights_file, folder / adapter.weights_file.name)
     for name in (folders.README_FILE, *folders.TOKENIZER_FILES):
         if (adapter.path / name).is_file():
             shutil.copyfile(adapter.path / name, folder / name)
-    _write_json(folder / folders.CONFIG_FILE, folders.stored_config(adapter.config))
+    config = folders.stored_config(adapter.config) if adapter.kind == "lora" else adapter.config
+    _write_json(folder / folders.FILES[adapter.kind][0], config)
 
 
 def _record(

@@ -20,7 +20,9 @@ from sqlalchemy import Connection, Row, select
 from rlhf.errors import BadInput, BadUsage, Conflict, Damaged, NotFound
 from rlhf.ids import digest_of, now_text
 from rlhf.records import Role, VersionRef
+from rlhf.registry import ensembles
 from rlhf.registry import folder as folders
+from rlhf.registry.folder import VersionKind
 from rlhf.registry.locks import hold
 from rlhf.store import Workspace
 from rlhf.store.tables import alias_moves, signoffs, versions
@@ -36,6 +38,11 @@ class OpenVersion:
     ref: VersionRef
     folder: Path
     manifest: Mapping[str, Any]
+
+    @property
+    def kind(self) -> VersionKind:
+        kind: VersionKind = self.manifest["kind"]
+        return kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +111,8 @@ def open_version(workspace: Workspace, version: VersionRef | str) -> OpenVersion
     """The version with every byte checked against its checksum and its digest computed anew from its folder (promise
     8).
 
-    Raises NotFound, or Damaged naming the file.
+    An ensemble's members must be here; their own bytes are checked when they are opened. Raises NotFound, or Damaged naming
+    the file.
     """
     ref = resolve(workspace, version) if isinstance(version, str) else version
     with workspace.read() as connection:
@@ -113,13 +121,16 @@ def open_version(workspace: Workspace, version: VersionRef | str) -> OpenVersion
             raise NotFound(f"there is no version {ref}", fix=_near(connection, ref.name))
         path = workspace.artifacts.open(connection, row.path)
     manifest = folders.read_json(path / folders.MANIFEST_FILE)
-    adapter = folders.read(path)
-    found = digest_of(content_of(manifest, adapter.weights_digest, folders.canonical_config(adapter.config)))
+    adapter = folders.read(path, row.kind)
+    found = digest_of(content_of(manifest, adapter.weights_digest, adapter.content))
     if not found == manifest.get("digest") == row.digest:
         raise Damaged(
             f"{ref} in {row.path} has digest {found[:12]}, the registry says {row.digest[:12]}",
             fix="restore the workspace from a backup; until then this version is not used",
         )
+    if row.kind == "ensemble":
+        with workspace.read() as connection:
+            ensembles.check_members(connection, adapter.config, row.base_digest, str(ref))
     return OpenVersion(ref_of(row), path, manifest)
 
 

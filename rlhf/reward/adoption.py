@@ -32,10 +32,11 @@ def adopt(workspace: Workspace, folder: Path | str, *, name: str | None = None, 
     known = found.manifest or {}
     model = _base(workspace, base, known.get("base", {}).get("digest"), found.hidden_size)
     bases.check(workspace, model)
-    scores = probes.scores_from_disk(folder, model)
+    kind = found.adapter.kind
+    scores = probes.scores_from_disk(workspace, folder, kind, model)
     draft = registry.VersionDraft(
         role="reward",
-        kind="lora",
+        kind=kind,
         name=name if name is not None else found.name or folder.resolve().name,
         base_name=model.name,
         base_digest=model.digest,
@@ -53,7 +54,7 @@ def adopt(workspace: Workspace, folder: Path | str, *, name: str | None = None, 
         workspace,
         folder,
         draft,
-        registry.Evidence(probes.probe_digest(), scores, probes.scores_from_disk(folder, model)),
+        registry.Evidence(probes.probe_digest(), scores, probes.scores_from_disk(workspace, folder, kind, model)),
     )
 
 

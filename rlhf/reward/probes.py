@@ -9,13 +9,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rlhf.engine import rewards, scoring
+from rlhf.engine import scoring
 from rlhf.engine.bases import Base
 from rlhf.engine.packing import Group
 from rlhf.engine.placement import Placement
 from rlhf.engine.rendering import Renderer
 from rlhf.ids import digest_of
 from rlhf.records import Message
+from rlhf.registry.folder import VersionKind
+from rlhf.reward.opening import model_in
+from rlhf.store import Workspace
 
 PROBES: tuple[tuple[str, str], ...] = (
     ("How do I boil an egg?", "Put it in boiling water for seven minutes, then cool it under cold water."),
@@ -46,6 +49,8 @@ def probe_scores(model: Any, base: Base) -> tuple[float, ...]:
     return tuple(scores[0] for scores in scoring.score(model, groups, token_budget=1))
 
 
-def scores_from_disk(folder: Path, base: Base, *, seed: int = 1) -> tuple[float, ...]:
+def scores_from_disk(
+    workspace: Workspace, folder: Path, kind: VersionKind, base: Base, *, seed: int = 1
+) -> tuple[float, ...]:
     """Probe scores of the folder, loaded on a fresh float32 base. seed: see `rewards.load`."""
-    return probe_scores(rewards.load(folder, base, FLOAT32, seed=seed), base)
+    return probe_scores(model_in(workspace, folder, kind, base, FLOAT32, seed=seed), base)

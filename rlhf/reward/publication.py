@@ -78,7 +78,8 @@ def _evidence(material: Material, model: Any, staged: Path, *, is_sharded: bool)
     reloaded = rewards.load(staged, material.base, probes.FLOAT32, seed=material.settings.seed + 1)
     scores = probes.probe_scores(reloaded, material.base)
     if is_sharded:  # no process holds the live modules whole; what was gathered is what was saved
-        return registry.Evidence(probes.probe_digest(), scores, probes.scores_from_disk(staged, material.base))
+        again = probes.probe_scores(rewards.load(staged, material.base, probes.FLOAT32, seed=1), material.base)
+        return registry.Evidence(probes.probe_digest(), scores, again)
     lost = rewards.lost_in(model, reloaded)
     if lost:
         raise BadInput(

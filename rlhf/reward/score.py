@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf import registry
-from rlhf.engine import bases, rewards, scoring
+from rlhf.engine import bases, scoring
 from rlhf.engine.packing import Group
 from rlhf.engine.placement import Placement, choose
 from rlhf.engine.rendering import RenderedPair, Renderer, Unrendered
 from rlhf.errors import BadInput
 from rlhf.records import Message, Pair, VersionRef
+from rlhf.reward.opening import model_of
 from rlhf.store import Workspace
 
 Progress = Callable[[int, int], None]
@@ -65,7 +66,7 @@ def open_reward(workspace: Workspace, version: VersionRef | str, place: Placemen
     base = bases.by_digest(workspace, opened.manifest["base"]["digest"])
     bases.check(workspace, base)
     place = place or choose("auto", "float32")
-    model = rewards.load(opened.folder, base, place)
+    model = model_of(workspace, opened, base, place)
     max_length = int(opened.manifest["settings"].get("max_length", 1024))
     return OpenReward(ref, model, Renderer(base.tokenizer(), max_length))
 
