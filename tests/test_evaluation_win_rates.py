@@ -42,6 +42,15 @@ def test_a_coin_counts_a_half_and_an_unjudged_pair_nothing() -> None:
     assert b["win_rate"] == pytest.approx(1 / 3, abs=1e-6)
 
 
+def test_judged_are_those_that_a_judge_told_apart_or_called_a_tie_not_coins_and_not_equal_texts() -> None:
+    pairs = pairs_of([(f"longer a {i}", f"b {i}") for i in range(5)] + [("same", "same")])
+    for f in figures(pairs, [Verdict(1.0), Verdict(0.0), Verdict(0.5), COIN, Verdict(None), TIE]):
+        assert (f["n"], f["n_judged"], f["n_coins"], f["n_identical"]) == (5, 3, 1, 1)
+        assert f["measures"]["win_rate"]["n"] == 5
+        assert {f["measures"][name]["n_judged"] for name in ("win_rate", "length_controlled_win_rate")} == {3}
+        assert sorted(f["measures"][f"win_rate_{side}"]["n_judged"] for side in ("longer", "shorter")) == [0, 3]
+
+
 def test_nothing_judged_is_no_figure_and_writing_is_measured_all_the_same() -> None:
     a, _ = figures(pairs_of([("a b", "c d")] * 3), verdicts_of([None] * 3))
     assert a["win_rate"] is None and a["n"] == 0 and a["mean_tokens"] == 2

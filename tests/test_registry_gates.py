@@ -164,6 +164,42 @@ def test_a_comparison_counts_by_the_judge_and_on_the_suite_that_the_gate_names(t
     assert gates.check(three, ALIAS, "hh@1").passed
 
 
+def test_min_n_of_a_win_rate_counts_judged_replies_alone(three: Workspace) -> None:
+    gates.set_gate(three, ALIAS, WINS.model_copy(update={"against": "base"}), "x")
+    judged = {"win_rate": 0.8, "win_rate_low": 0.6, "n": 60, "measures": {"win_rate": {"n": 60, "n_judged": 9}}}
+    names = {"base:tiny": made.BASE_DIGEST}
+    made.report(three, "ab12" * 16, {"hh@1": judged, "base:tiny": {}}, kind="comparison", bases=names)
+    (reason,) = gates.check(three, ALIAS, "hh@1").reasons
+    assert "win_rate_low is of 9 judged replies, wanted 50 or more" in reason
+
+
+@pytest.mark.parametrize(("judge", "near"), [("peopel", "people"), ("dmo", "demo"), ("taste@7", "taste@1"), ("x", "")])
+def test_a_judge_that_nothing_answers_to_is_refused_with_the_nearest(
+    three: Workspace, tmp_path: Path, judge: str, near: str
+) -> None:
+    made.published(three, tmp_path, 7, name="taste")
+    with pytest.raises(NotFound) as refused:
+        gates.set_gate(three, ALIAS, WINS.model_copy(update={"judge": judge}), "x")
+    assert refused.value.message == f"no judge answers to '{judge}'" + (f" (nearest: '{near}')" if near else "")
+    assert "people, demo, taste@1" in refused.value.fix and gates.gate_of(three, ALIAS) is None
+
+
+def test_a_policy_is_no_judge(three: Workspace) -> None:
+    with pytest.raises(NotFound, match="no judge answers to 'hh@1'"):
+        gates.set_gate(three, ALIAS, WINS.model_copy(update={"judge": "hh@1"}), "x")
+
+
+def test_an_alias_as_judge_means_the_reward_that_it_points_at(three: Workspace, tmp_path: Path) -> None:
+    first, second = (made.published(three, tmp_path, seed, name="taste") for seed in (7, 8))
+    aliases.move(three, "taste@champion", str(first), why="first")
+    gates.set_gate(three, ALIAS, WINS.model_copy(update={"against": "base", "judge": "taste@champion"}), "x")
+    judge = {"kind": "reward", "name": str(first), "digest": first.digest}
+    _compare(three, "hh@1", "base:tiny", 0.9, judge=judge)
+    assert gates.check(three, ALIAS, "hh@1").passed
+    aliases.move(three, "taste@champion", str(second), why="better")
+    assert not gates.check(three, ALIAS, "hh@1").passed
+
+
 def test_a_relative_rule_bounds_the_paired_difference_whichever_way_round(workspace: Workspace, tmp_path: Path) -> None:
     for seed in range(2):
         made.published(workspace, tmp_path, seed)

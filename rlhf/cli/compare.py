@@ -107,6 +107,7 @@ def summary(content: Mapping[str, Any]) -> str:
     f, judge, asked = of[0], content["judge"], content["prompts"]
     lines = ["SIMULATED labelers: these figures say nothing about human preferences."] if content["simulated"] else []
     of_all = f" of {asked['n_given']}" if asked["n_given"] > asked["n"] else ""
+    told = f" ({f['n_judged']} pairs judged)" if f.get("n_judged", asked["n"]) < asked["n"] else ""
     lines.append(
         f"{asked['n']}{of_all} prompts, judged by {judge['kind']} {judge['name']}".replace("people people", "people")
     )

@@ -134,6 +134,7 @@ def _counts(content: Mapping[str, Any]) -> str:
     f = content["versions"][content["between"][0]]["figures"]
     asked = content["prompts"]
     parts = [f"{f['n_prompts']:,} prompts" + (f" of {asked['n_given']:,}" if asked["n_given"] > asked["n"] else "")]
+    parts += [f"{f['n_judged']:,} pairs judged"] if "n_judged" in f else []
     parts += [
         said.format(f[key])
         for key, said in (

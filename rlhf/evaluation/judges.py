@@ -19,10 +19,9 @@ from rlhf.errors import BadInput, BadUsage
 from rlhf.evaluation.reply_pairs import ReplyPair
 from rlhf.ids import digest_of
 from rlhf.records import Message, VersionRef
+from rlhf.registry.gate_judges import GROUP, PEOPLE
 from rlhf.store import Workspace
 
-PEOPLE = "people"
-GROUP = "rlhf.judges"
 Rule = Callable[[Sequence[Message], str, str], float]
 Score = Callable[..., Iterable[Mapping[str, Any]]]
 

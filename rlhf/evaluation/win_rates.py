@@ -4,6 +4,7 @@ What is counted, once for all figures:
 - a tie, which two identical replies always are, is half a win for each side; so is a pair that the judge could not
   judge, so that writing what can't be scored never helps;
 - a pair that people have not judged is left out of the win rates, and counted;
+- `n_judged` is what a judge has told apart or called a tie: neither coins nor equal texts, which are no evidence;
 - everything else (lengths, KL, repetition) is over all replies;
 - prompts of one opening turn are resampled together, and both sides' replies with them.
 
@@ -59,6 +60,7 @@ def figures(
         "n_identical": sum(pair.is_same for pair in pairs),
         "n_coins": sum(v.coin for v in verdicts),
         "n_not_judged": sum(v.win is None for v in verdicts),
+        "n_judged": sum(_is_judged(pair, v) for pair, v in zip(pairs, verdicts, strict=True)),
     }
     sides = []
     for turned in (False, True):
@@ -91,6 +93,9 @@ def difference(pairs: Sequence[ReplyPair], *, seed: int = 0) -> dict[str, Any]:
 
 def _wins(pairs: Sequence[ReplyPair], verdicts: Sequence[Verdict], seed: int) -> dict[str, Any]:
     judged = [(pair, v.win) for pair, v in zip(pairs, verdicts, strict=True) if v.win is not None]
+    told = np.array(
+        [_is_judged(p, v) for p, v in zip(pairs, verdicts, strict=True) if v.win is not None], dtype=np.bool_
+    )
     wins = np.array([win for _, win in judged], dtype=np.float64)
     lengths = np.array([pair.length_difference for pair, _ in judged], dtype=np.float64)
     groups = np.array([pair.group for pair, _ in judged])
@@ -102,17 +107,20 @@ def _wins(pairs: Sequence[ReplyPair], verdicts: Sequence[Verdict], seed: int) ->
             "value": fit.win_rate, "low": low, "high": high, "n": fit.n,
             "level": LEVEL if fit.interval else None, "method": controlled.METHOD,
         }  # fmt: skip
+    parts = {"win_rate": np.full(len(wins), True), "win_rate_longer": lengths > 0, "win_rate_shorter": lengths < 0}
+    measures = {name: mean(wins[part], groups[part], seed, share=True) for name, part in parts.items()}
+    counted = {**parts, "length_controlled_win_rate": parts["win_rate"]}
+    measures["length_controlled_win_rate"] = at_length
     return {
         "a": int((wins == 1).sum()),
         "b": int((wins == 0).sum()),
         "why": fit.why,
-        "measures": {
-            "win_rate": mean(wins, groups, seed, share=True),
-            "length_controlled_win_rate": at_length,
-            "win_rate_longer": mean(wins[lengths > 0], groups[lengths > 0], seed, share=True),
-            "win_rate_shorter": mean(wins[lengths < 0], groups[lengths < 0], seed, share=True),
-        },
+        "measures": {name: {**measures[name], "n_judged": int(told[counted[name]].sum())} for name in _WON},
     }
+
+
+def _is_judged(pair: ReplyPair, verdict: Verdict) -> bool:
+    return verdict.win is not None and not verdict.coin and not pair.is_same
 
 
 def _turned(measures: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
