@@ -94,3 +94,45 @@ def test_one_pair_has_figures_without_nan() -> None:
     assert calibration.ece([0.9], [1]) == pytest.approx(0.1)
     assert calibration.ece_interval([0.9], [1]).low == pytest.approx(0.1)
     assert np.isfinite(calibration.ece_if_perfect([0.9]).p95)
+
+
+def _margins(n: int, seed: int, factor: float = 1.0) -> np.ndarray:
+    """Score of the chosen reply minus the other's; calibrated at factor 1, too sure above it."""
+    generator = np.random.default_rng(seed)
+    margins = generator.normal(size=n)
+    return factor * np.where(generator.random(n) < ranking.sigmoid(margins), margins, -margins)
+
+
+@pytest.mark.parametrize("test", [calibration.kolmogorov_smirnov, calibration.spiegelhalter])
+def test_a_perfect_scorer_is_rejected_as_often_as_the_level_says(test: object) -> None:
+    rejected = sum(test(_margins(200, 1000 + seed)).p_value < 0.05 for seed in range(400))  # type: ignore[operator]
+    assert rejected <= 20 + 9  # 20 expected at most; two standard deviations more
+
+
+@pytest.mark.parametrize("factor", [0.3, 3.0])
+@pytest.mark.parametrize("test", [calibration.kolmogorov_smirnov, calibration.spiegelhalter])
+def test_a_scorer_that_is_too_sure_or_not_sure_enough_is_rejected(test: object, factor: float) -> None:
+    """MAPIE's one-sided Spiegelhalter takes the second for perfect."""
+    found = test(_margins(800, 1, factor))  # type: ignore[operator]
+    assert found.p_value < 0.01 and found.n == 800
+    if test is calibration.spiegelhalter:
+        assert (found.statistic > 0) == (factor > 1)
+
+
+def test_calibration_tests_do_not_depend_on_the_order_and_say_none_of_certainty() -> None:
+    margins = _margins(300, 2)
+    assert calibration.kolmogorov_smirnov(margins[::-1]).p_value == pytest.approx(
+        calibration.kolmogorov_smirnov(margins).p_value, abs=1e-6
+    )
+    for test in (calibration.kolmogorov_smirnov, calibration.spiegelhalter):
+        sure = test(np.full(5, 1e4))
+        assert (sure.statistic, sure.p_value, sure.n) == (None, None, 5)
+        assert 0 <= (test([0.5]).p_value or 0.0) <= 1
+
+
+def test_one_drawn_vote_is_the_share_of_the_votes() -> None:
+    margins = np.linspace(1, 2, 6000)
+    for share in (0.0, 0.25, 0.5, 1.0):
+        drawn = calibration.one_vote(margins, np.full(6000, share), 5)
+        assert np.array_equal(np.abs(drawn), margins)
+        assert np.mean(drawn > 0) == pytest.approx(share, abs=0.02)

@@ -1,4 +1,4 @@
-"""Do probabilities mean what they say: expected calibration error, its interval, and what a perfect scorer would get.
+"""Do probabilities mean what they say: expected calibration error, its interval, what a perfect scorer would get, and two tests.
 
 Preference data is stored chosen first, so "the first reply wins" is always true and a scorer that says 1.0 looks
 perfectly calibrated. `orient` draws a side for each pair first; no figure here means anything without it.
@@ -7,6 +7,7 @@ perfectly calibrated. `orient` draws a side for each pair first; no figure here 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -36,6 +37,60 @@ class PerfectEce:
 
     mean: float
     p95: float
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationTest:
+    """statistic and p-value under perfect calibration; None where every probability is 0 or 1, and nothing can vary."""
+
+    statistic: float | None
+    p_value: float | None
+    n: int
+
+
+def one_vote(margins_N: ArrayLike, targets_N: ArrayLike, seed: int = 0) -> Floats:
+    """(N,) score of the reply that one drawn vote chose minus the other's: what `orient` and the tests take.
+
+    margins: score a - score b. targets: share of the votes for a (a tie is half a vote each), the chance that the drawn vote is
+    for a. So an outcome is 0 or 1 and has the variance that ECE's yardstick and the tests assume, which a share has not.
+    """
+    margins, targets = as_numbers(margins_N, "margins"), as_probabilities(targets_N, "targets")
+    check_same_length(margins, targets)
+    generator = np.random.default_rng(chance(seed, "one vote").getrandbits(64))
+    return np.where(generator.random(margins.size) < targets, margins, -margins)
+
+
+def kolmogorov_smirnov(margins_N: ArrayLike) -> CalibrationTest:
+    """Cumulative differences between outcomes and probabilities, the least sure pairs first: the largest against a Brownian
+    motion's (Arrieta-Ibarra et al. 2022; MAPIE's). No bins, and power against any shape of miscalibration.
+
+    margins: as for `orient`. Each pair is seen from the side of the scorer's own choice, P = sigmoid(|margin|), so no orientation
+    is drawn. Assumes independent pairs: where pairs share prompts and errors it rejects a calibrated scorer too often, never the
+    other way. The p-value is asymptotic (0.05 is 0.04 to 0.05 from some 100 pairs on).
+    """
+    from mapie.metrics.calibration import kolmogorov_smirnov_p_value, kolmogorov_smirnov_statistic
+
+    p, won = _by_choice(margins_N)
+    if not (p * (1.0 - p)).sum() > 0:
+        return CalibrationTest(None, None, p.size)
+    statistic = float(kolmogorov_smirnov_statistic(won, p))
+    return CalibrationTest(statistic, min(1.0, max(0.0, float(kolmogorov_smirnov_p_value(won, p)))), p.size)
+
+
+def spiegelhalter(margins_N: ArrayLike) -> CalibrationTest:
+    """z of the Brier score against its expectation under the probabilities (Spiegelhalter 1986; MAPIE's statistic): above 0 is
+    too sure, below 0 not sure enough, which is what a temperature mends. Blind to what leaves the Brier score alone.
+
+    margins, assumptions: as for `kolmogorov_smirnov`. Two-sided; MAPIE's own p-value is one-sided and takes a scorer that isn't
+    sure enough for perfect.
+    """
+    from mapie.metrics.calibration import spiegelhalter_statistic
+
+    p, won = _by_choice(margins_N)
+    if not ((1.0 - 2.0 * p) ** 2 * p * (1.0 - p)).sum() > 0:
+        return CalibrationTest(None, None, p.size)
+    z = float(spiegelhalter_statistic(won, p))
+    return CalibrationTest(z, 2.0 * NormalDist().cdf(-abs(z)), p.size)
 
 
 def orient(margins_N: ArrayLike, seed: int = 0) -> tuple[Floats, Floats]:
@@ -118,6 +173,15 @@ def ece_if_perfect(p_N: ArrayLike, n_bins: int = 15, seed: int = 0, n_draws: int
         gaps = np.add.reduceat(won - p, starts, axis=1)
         found[start : start + len(won)] = np.abs(gaps).sum(axis=1) / p.size
     return PerfectEce(float(found.mean()), float(np.quantile(found, 0.95)))
+
+
+def _by_choice(margins_N: ArrayLike) -> tuple[Floats, Floats]:
+    """P that the scorer's choice is right, and whether it was. A margin of 0 chooses neither: every other one counts as right."""
+    margins = as_numbers(margins_N, "margins")
+    won = (margins > 0).astype(np.float64)
+    undecided = np.flatnonzero(margins == 0)
+    won[undecided[::2]] = 1.0
+    return sigmoid(np.abs(margins)), won
 
 
 def _bins(p: Floats, n_bins: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:

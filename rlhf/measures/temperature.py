@@ -1,0 +1,75 @@
+"""Temperature: the one number that a reward's scores are divided by so that its probabilities mean what they say.
+
+P(a beats b) = sigmoid((score a - score b) / T). Dividing changes no order, so accuracy stays what it was, to the last pair.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from rlhf.measures.folds import grouped_folds
+from rlhf.measures.ranking import as_numbers, as_probabilities, check_same_length, log_losses
+
+Floats = NDArray[np.float64]
+PRIOR_SD = 2.0  # of log T: a factor of 7 either way is one standard deviation
+_LOG_LIMIT = math.log(1e4)
+_STARTS = np.linspace(
+    -_LOG_LIMIT, _LOG_LIMIT, 93
+)  # steps of 0.2 in log T: between two of them there is one minimum at most
+
+
+class NoTemperature(ValueError):
+    """The scores point away from what people chose: no temperature makes probabilities of them."""
+
+
+def temperature(margins_N: ArrayLike, targets_N: ArrayLike) -> float:
+    """The T > 0 that makes the votes likeliest, under a weak prior (Guo et al. 2017, with soft targets).
+
+    margins: score a - score b. targets: share of the votes for a, a tie being half a vote for each. Minimises
+
+        sum_i log_loss(margin_i / T, target_i) + (log T)^2 / (2 PRIOR_SD^2)
+
+    The prior weighs as much as one or two pairs: without it some pairs that are all ranked rightly would give T = 0, which is
+    certainty. Raises NoTemperature where sum (target - 1/2) margin <= 0: likelihood alone would then have T infinite.
+    """
+    margins, targets = as_numbers(margins_N, "margins"), as_probabilities(targets_N, "targets")
+    check_same_length(margins, targets)
+    if float(((targets - 0.5) * margins).sum()) <= 0:
+        raise NoTemperature("the margins point away from the votes, or say nothing")
+
+    def loss(log_t: float) -> float:
+        return float(log_losses(margins * math.exp(-log_t), targets).sum()) + log_t**2 / (2 * PRIOR_SD**2)
+
+    from scipy.optimize import minimize_scalar
+
+    best = min(_STARTS.tolist(), key=loss)
+    step = float(_STARTS[1] - _STARTS[0])
+    found = minimize_scalar(loss, bounds=(best - step, best + step), method="bounded", options={"xatol": 1e-9})
+    return math.exp(float(found.x))
+
+
+def cross_fitted(
+    margins_N: ArrayLike, targets_N: ArrayLike, groups_N: ArrayLike, n_folds: int = 5, seed: int = 0
+) -> tuple[Floats, tuple[float, ...]]:
+    """Margins, each divided by the temperature of the other folds' pairs, and those temperatures.
+
+    What a temperature is worth on pairs that it was not fitted on; no pair's own group has a say in its own margin. Raises
+    NoTemperature where the other folds have none, ValueError on fewer than two groups.
+    """
+    margins, targets = as_numbers(margins_N, "margins"), as_probabilities(targets_N, "targets")
+    check_same_length(margins, targets)
+    fold_N = grouped_folds(groups_N, n_folds, seed)
+    scaled, temperatures = margins.copy(), []
+    for fold in _numbers(fold_N):
+        held = fold_N == fold
+        temperatures.append(temperature(margins[~held], targets[~held]))
+        scaled[held] = margins[held] / temperatures[-1]
+    return scaled, tuple(temperatures)
+
+
+def _numbers(fold_N: NDArray[np.intp]) -> Iterable[int]:
+    return range(int(fold_N.max()) + 1)

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rlhf.measures import ranking
+from rlhf.measures.temperature import NoTemperature, cross_fitted, temperature
+
+
+def votes(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Margins that mean what they say, and one vote each."""
+    generator = np.random.default_rng(seed)
+    margins = generator.normal(size=n)
+    return margins, (generator.random(n) < ranking.sigmoid(margins)).astype(float)
+
+
+def test_the_temperature_of_scores_that_are_too_large_is_their_factor() -> None:
+    margins, targets = votes(20_000)
+    assert temperature(margins, targets) == pytest.approx(1.0, rel=0.05)
+    for factor in (0.2, 7.0):
+        assert temperature(margins * factor, targets) == pytest.approx(factor, rel=0.05)
+
+
+def test_it_is_least_in_log_loss_of_all_temperatures() -> None:
+    margins, targets = votes(3000, 1)
+    best = temperature(margins * 3, targets)
+    losses = [ranking.log_losses(margins * 3 / (best * factor), targets).mean() for factor in (0.97, 1.0, 1.03)]
+    assert losses[1] < min(losses[0], losses[2])
+
+
+def test_shares_of_votes_give_what_the_votes_give() -> None:
+    """A pair with the share 2/3 weighs a third of what three pairs with one vote each do; ties pull to 1/2."""
+    margins, targets = votes(600, 2)
+    thrice, share = np.repeat(margins, 3), (targets + 0.5) / 2
+    single = np.concatenate([[1.0] * round(s * 4) + [0.0] * round(4 - s * 4) for s in share])
+    assert temperature(margins, share) == pytest.approx(temperature(np.repeat(margins, 4), single), rel=0.02)
+    assert temperature(thrice, np.repeat(targets, 3)) == pytest.approx(temperature(margins, targets), rel=0.02)
+    ties = temperature(np.r_[margins, margins], np.r_[targets, np.full(600, 0.5)])
+    assert ties > 1.3 * temperature(margins, targets)
+
+
+@given(st.integers(1, 200), st.floats(1e-4, 2))
+def test_pairs_that_are_all_ranked_rightly_give_no_certainty(n: int, size: float) -> None:
+    found = temperature(np.full(n, size), np.ones(n))
+    assert math.isfinite(found) and found > 0
+    assert 0.5 < ranking.sigmoid(np.array([size / found]))[0] < 1 - 1 / (100 * (n + 2))
+
+
+def test_scores_that_point_away_from_the_votes_have_none() -> None:
+    with pytest.raises(NoTemperature):
+        temperature([1.0, -1.0], [0.0, 1.0])
+    with pytest.raises(NoTemperature):
+        temperature([1.0, 2.0], [0.5, 0.5])
+
+
+def test_which_reply_is_called_a_does_not_matter() -> None:
+    margins, targets = votes(300, 3)
+    turned = np.arange(300) % 2 == 0
+    other = temperature(np.where(turned, -margins, margins), np.where(turned, 1 - targets, targets))
+    assert other == pytest.approx(temperature(margins, targets), rel=1e-6)
+
+
+def test_a_cross_fitted_margin_knows_nothing_of_its_own_group() -> None:
+    margins, targets = votes(100, 4)
+    groups = [str(i // 2) for i in range(100)]
+    before, temperatures = cross_fitted(margins, targets, groups)
+    changed = targets.copy()
+    changed[:2] = 1 - changed[:2]
+    after, _ = cross_fitted(margins, changed, groups)
+    assert len(temperatures) == 5 and len(set(temperatures)) == 5
+    assert after[:2] == pytest.approx(before[:2], abs=0) and not np.array_equal(after, before)
+    assert np.array_equal(np.sign(before), np.sign(margins))
