@@ -10,7 +10,7 @@ new sequences and hide the prefix from every reply but the first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -31,6 +31,40 @@ class Group:
     @property
     def n_tokens(self) -> int:
         return len(self.prefix) + sum(len(reply) for reply in self.replies)
+
+    @classmethod
+    def of(cls, renderings: Sequence[Sequence[int]]) -> Group:
+        """Full renderings as their longest common prefix and what follows; each keeps a token of its own, where it is scored."""
+        limit = min(map(len, renderings)) - 1
+        first, last = min(map(tuple, renderings)), max(map(tuple, renderings))  # in order, these two differ first
+        n = next((i for i in range(limit) if first[i] != last[i]), limit)
+        return cls(tuple(first[:n]), tuple(tuple(ids[n:]) for ids in renderings))
+
+
+def share(
+    prompts: Sequence[Hashable], renderings: Sequence[Sequence[int]], token_budget: int
+) -> list[tuple[Group, list[list[int]]]]:
+    """Groups of the renderings with equal prompts, of at most `token_budget` tokens (a longer rendering goes alone), and beside
+    each group, reply by reply, the indices of the renderings that it stands for.
+
+    Equal renderings are one reply: two scores of it would differ in their last bits, and replies that are alike must tie.
+    """
+    together: dict[Hashable, dict[tuple[int, ...], list[int]]] = {}
+    for i, (prompt, ids) in enumerate(zip(prompts, renderings, strict=True)):
+        together.setdefault(prompt, {}).setdefault(tuple(ids), []).append(i)
+    found: list[tuple[Group, list[list[int]]]] = []
+    for owners in together.values():
+        common = len(Group.of(list(owners)).prefix)
+        parts: list[list[tuple[int, ...]]] = []
+        total = 0
+        for ids in owners:
+            if not parts or total + len(ids) - common > token_budget:
+                parts.append([])
+                total = common
+            parts[-1].append(ids)
+            total += len(ids) - common
+        found.extend((Group.of(part), [owners[ids] for ids in part]) for part in parts)
+    return found
 
 
 @dataclass(frozen=True)

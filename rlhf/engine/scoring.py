@@ -55,6 +55,11 @@ def score_with_doubt(
     model: Any, groups: Sequence[Group], *, token_budget: int = 4096
 ) -> list[list[tuple[float, float | None]]]:
     """`score`, each with its doubt: the score's standard deviation, None where the model gives none."""
+    if attention_of(model) != NAME and any(len(group.replies) > 1 for group in groups):
+        # Padded, a prefix costs as much in one group as in many: single replies pad less and keep to the budget.
+        alone = [Group(group.prefix, (reply,)) for group in groups for reply in group.replies]
+        singles = iter(score_with_doubt(model, alone, token_budget=token_budget))
+        return [[next(singles)[0] for _ in group.replies] for group in groups]
     found: dict[int, list[tuple[float, float | None]]] = {}
     was_training = model.training
     model.eval()

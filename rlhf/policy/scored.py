@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from rlhf.engine.packing import Group
+from rlhf.engine.packing import Group, share
 from rlhf.engine.rendering import Renderer
 from rlhf.records import Message
 
@@ -69,27 +69,12 @@ class Rewards:
 
     def _scores(self, reward: Scorer, renderer: Renderer, replies: Sequence[Drawn]) -> list[float | None]:
         found: list[float | None] = [None] * len(replies)
-        together: dict[tuple[Message, ...], dict[str, list[int]]] = {}  # prompt -> text -> indices
-        for i, reply in enumerate(replies):
-            together.setdefault(reply.prompt, {}).setdefault(reply.text, []).append(i)
-        groups, owners = [], []
-        for prompt, texts in together.items():
-            # A text is scored once: two scores of it differ in their last bits, and GRPO divides by the spread of a prompt's.
-            rendered = [(own, renderer.reply(prompt, text)) for text, own in texts.items()]
-            fits = [(own, ids[0]) for own, ids in rendered if not isinstance(ids, str)]
-            if fits:
-                groups.append(_group([ids for _, ids in fits]))
-                owners.append([own for own, _ in fits])
-        for parts, scores in zip(owners, reward.score(groups, token_budget=self.token_budget), strict=True):
-            for own, score in zip(parts, scores, strict=True):
-                for i in own:
-                    found[i] = score
+        rendered = [renderer.reply(reply.prompt, reply.text) for reply in replies]
+        fits = [(i, r[0]) for i, r in enumerate(rendered) if not isinstance(r, str)]
+        shared = share([replies[i].prompt for i, _ in fits], [ids for _, ids in fits], self.token_budget)
+        scores = reward.score([group for group, _ in shared], token_budget=self.token_budget)
+        for (_, owners), row in zip(shared, scores, strict=True):
+            for own, score in zip(owners, row, strict=True):
+                for n in own:
+                    found[fits[n][0]] = score
         return found
-
-
-def _group(renderings: Sequence[Sequence[int]]) -> Group:
-    """Full renderings as a common prefix and what follows; each keeps a token of its own, where it is scored."""
-    limit = min(map(len, renderings)) - 1
-    first = renderings[0]
-    n = next((i for i in range(limit) if any(other[i] != first[i] for other in renderings)), limit)
-    return Group(tuple(first[:n]), tuple(tuple(ids[n:]) for ids in renderings))

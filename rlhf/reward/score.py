@@ -8,7 +8,7 @@ from typing import Any
 
 from rlhf import registry
 from rlhf.engine import bases, scoring
-from rlhf.engine.packing import Group
+from rlhf.engine.packing import Group, share
 from rlhf.engine.placement import Placement, choose
 from rlhf.engine.rendering import RenderedPair, Renderer, Unrendered
 from rlhf.errors import BadInput
@@ -18,6 +18,7 @@ from rlhf.store import Workspace
 
 Progress = Callable[[int, int], None]
 _CHUNK = 64
+_TOKEN_BUDGET = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +52,7 @@ class OpenReward:
     model: Any
     renderer: Renderer
 
-    def score(self, groups: Sequence[Group], *, token_budget: int = 4096) -> list[list[float]]:
+    def score(self, groups: Sequence[Group], *, token_budget: int = _TOKEN_BUDGET) -> list[list[float]]:
         """Scores of each group's replies, in the order given; see `engine.scoring.score`."""
         return scoring.score(self.model, groups, token_budget=token_budget)
 
@@ -101,20 +102,51 @@ def score_items(
 ) -> Iterator[Mapping[str, Any]]:
     """`{"id", "score", "version", "digest"}` for each item in order.
 
-    A reply that can't be scored has score null and `unscored`: "too_long", or "refused" by the chat template.
+    Replies to one prompt share its tokens in the forward, wherever in `items` they stand. A reply that can't be scored has score
+    null and `unscored`: "too_long", or "refused" by the chat template.
     """
     reward = open_reward(workspace, version, place)
-    for start in range(0, len(items), _CHUNK):
-        chunk = items[start : start + _CHUNK]
-        rendered = [reward.renderer.reply(item.prompt, item.reply) for item in chunk]
-        groups = [Group((), (tuple(r[0]),)) for r in rendered if not isinstance(r, str)]
-        scores = iter(scoring.score(reward.model, groups))
-        for item, r in zip(chunk, rendered, strict=True):
-            named = {"id": item.id, "version": str(reward.ref), "digest": reward.ref.digest}
-            if isinstance(r, str):
-                yield {**named, "score": None, "unscored": r}
-            else:
-                yield {**named, "score": next(scores)[0], **({"dropped_turns": r[1]} if r[1] else {})}
+    found: dict[int, dict[str, Any]] = {}
+    n_given = 0
+    for chunk in _by_prompt(items):
+        found.update(zip(chunk, _scored(reward, [items[i] for i in chunk]), strict=True))
+        while n_given in found:
+            named = {"id": items[n_given].id, "version": str(reward.ref), "digest": reward.ref.digest}
+            yield {**named, **found.pop(n_given)}
+            n_given += 1
+
+
+def _by_prompt(items: Sequence[Item]) -> Iterator[list[int]]:
+    """Indices of the items in chunks of about `_CHUNK`, those with one prompt together, prompts as they first come by."""
+    together: dict[tuple[Message, ...], list[int]] = {}
+    for i, item in enumerate(items):
+        together.setdefault(item.prompt, []).append(i)
+    chunk: list[int] = []
+    for indices in together.values():
+        chunk += indices
+        if len(chunk) >= _CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
+
+
+def _scored(reward: OpenReward, items: Sequence[Item]) -> list[dict[str, Any]]:
+    """What `score_items` says of each item beside its name."""
+    rendered = [reward.renderer.reply(item.prompt, item.reply) for item in items]
+    rows: list[dict[str, Any]] = [
+        {"score": None, "unscored": r} if isinstance(r, str) else {"dropped_turns": r[1]} if r[1] else {}
+        for r in rendered
+    ]
+    fits = [(i, r) for i, r in enumerate(rendered) if not isinstance(r, str)]
+    prompts = [(items[i].prompt, r[1]) for i, r in fits]  # a prompt that lost turns renders otherwise
+    shared = share(prompts, [r[0] for _, r in fits], _TOKEN_BUDGET)
+    scores = reward.score([group for group, _ in shared], token_budget=_TOKEN_BUDGET)
+    for (_, owners), row in zip(shared, scores, strict=True):
+        for own, score in zip(owners, row, strict=True):
+            for n in own:
+                rows[fits[n][0]] = {"score": score, **rows[fits[n][0]]}
+    return rows
 
 
 def item_of(record: Any, number: int) -> Item:
