@@ -57,10 +57,8 @@ def check_config(config: Mapping[str, Any]) -> int:
             f"{CONFIG_NAME} is of format {config['format']!r}, this release reads {FORMAT}", fix="use the release of it"
         )
     layers, pooling, hidden = config["layers"], config["pooling"], config["hidden"]
-    if not _numbers(layers) or sorted(set(layers)) != layers or layers[0] < 0:
-        raise BadInput(
-            f"{CONFIG_NAME} has layers {layers!r}, wanted rising numbers from 0 (the embeddings) up", fix=_AGAIN
-        )
+    if not _numbers(layers) or sorted(set(layers)) != layers or layers[0] < 1:
+        raise BadInput(f"{CONFIG_NAME} has layers {layers!r}, wanted rising numbers from 1", fix=_AGAIN)
     if not isinstance(pooling, list) or pooling not in (["last"], ["mean"], ["last", "mean"]):
         raise BadInput(f"{CONFIG_NAME} has pooling {pooling!r}, wanted some of {', '.join(POOLINGS)}", fix=_AGAIN)
     if not _numbers([hidden]) or hidden < 1:
