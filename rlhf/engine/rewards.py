@@ -90,31 +90,47 @@ def linear_names(model: Any) -> list[str]:
     )
 
 
-def load(folder: Path, base: Base, placement: Placement, *, trainable: bool = False, seed: int = 0) -> PeftModel:
+def load(
+    folder: Path, base: Base, placement: Placement, *, trainable: bool = False, seed: int = 0, adapter: str = "default"
+) -> PeftModel:
     """The reward model of a version's folder on a fresh base. Raises BadInput where a tensor did not find its place.
 
     seed: of the head that the folder's replaces; with another one than in training, a lost head can't look right.
     """
     model = classifier(base, placement, seed=seed)
     try:
-        loaded = leave_inputs(PeftModel.from_pretrained(model, str(folder), is_trainable=trainable))
+        loaded = PeftModel.from_pretrained(model, str(folder), adapter_name=adapter, is_trainable=trainable)
     except (RuntimeError, ValueError) as error:  # shapes of another base, or layers that it doesn't have
-        raise BadInput(
-            f"adapter in {folder.name} doesn't fit the base: {' '.join(str(error).split())[:300]}",
-            fix="use the base that it was trained on",
-        ) from None
-    check_loaded(loaded, folder)
+        raise _unfit(folder, error) from None
+    check_loaded(leave_inputs(loaded), folder, adapter)
     loaded.eval()
     return loaded
 
 
-def check_loaded(model: PeftModel, folder: Path) -> None:
+def load_beside(model: PeftModel, folder: Path, adapter: str) -> None:
+    """One more reward on a loaded one's base, with its own LoRA and head, under the name `adapter`. Raises as `load`."""
+    try:
+        model.load_adapter(str(folder), adapter)
+    except (RuntimeError, ValueError) as error:
+        raise _unfit(folder, error) from None
+    check_loaded(leave_inputs(model), folder, adapter)
+    model.eval()
+
+
+def _unfit(folder: Path, error: Exception) -> BadInput:
+    return BadInput(
+        f"adapter in {folder.name} doesn't fit the base: {' '.join(str(error).split())[:300]}",
+        fix="use the base that it was trained on",
+    )
+
+
+def check_loaded(model: PeftModel, folder: Path, adapter: str = "default") -> None:
     """Every tensor of the file is in the model, equal to what the file says: a key that fits nothing is silent in PEFT."""
     from peft import get_peft_model_state_dict
     from safetensors.torch import load_file
 
     saved = load_file(folder / "adapter_model.safetensors")
-    live = get_peft_model_state_dict(model)
+    live = get_peft_model_state_dict(model, adapter_name=adapter)
     missing = sorted(saved.keys() ^ live.keys())
     wrong = [n for n in saved.keys() & live.keys() if not torch.equal(saved[n].to(live[n].dtype), live[n].cpu())]
     if missing or wrong:

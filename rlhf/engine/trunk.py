@@ -45,11 +45,11 @@ class Trunk:
 
     def __init__(self, model: Any, layer: int, base: Base, cache: Cache) -> None:
         self.model, self.layer, self.cache = model, layer, cache
-        self.body_type = next(_layers(model)[0].parameters()).dtype
+        self.body_type = next(layers_of(model)[0].parameters()).dtype
         self.stored = torch.bfloat16 if self.body_type == torch.bfloat16 else torch.float16
         self.space = [FORMAT, base.digest, base.tokenizer_digest, base.template_digest, layer, str(self.body_type)]
         self.error, self.n_computed, self.n_read = 0.0, 0, 0
-        _wrap(_layers(model), layer)
+        pass_over(layers_of(model), layer)
 
     def states(self, rows: Sequence[Row]) -> list[torch.Tensor]:
         """Of each row's group the states (T, hidden) that enter the layer, in the stored type, on the model's device."""
@@ -124,7 +124,7 @@ def trunk_below(
     n_layers = model.config.num_hidden_layers
     if not 0 < top_layers < n_layers:
         return None, "every layer is trained"
-    if attention_of(model) != NAME or _layers(model) is None:
+    if attention_of(model) != NAME or layers_of(model) is None:
         return None, "the base can't pack rows"
     groups = [row.group for row in samples]
     with torch.no_grad():
@@ -140,7 +140,7 @@ def trunk_below(
     return trunk, f"{kept}; scores through them differ by at most {difference:.1e} from full depth"
 
 
-def _layers(model: Any) -> Any:
+def layers_of(model: Any) -> Any:
     """The decoder's layers, lowest first; None where they aren't found."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
     body = getattr(inner, inner.base_model_prefix)
@@ -157,7 +157,7 @@ def _with(batch: PackedBatch, caught: list[torch.Tensor]) -> dict[str, Any]:
     return batch.arguments()
 
 
-def _wrap(layers: Any, at: int) -> None:
+def pass_over(layers: Any, at: int) -> None:
     """Let the layers below `at` be passed over when the row brings the states, and those from it on when they are caught."""
     for i, layer in enumerate(layers):
         if hasattr(layer.forward, "inner"):  # another trunk of this model, cut elsewhere
