@@ -6,6 +6,7 @@ What comes back looks to `engine.scoring` like a classification model: logits (R
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from peft import PeftModel
 from rlhf import registry
 from rlhf.engine import rewards
 from rlhf.engine.bases import Base
+from rlhf.engine.ensembles import EnsembleReward, Rule, SharedEnsemble
 from rlhf.engine.placement import Placement
 from rlhf.engine.shared import SharedReward
 from rlhf.errors import BadInput
@@ -32,6 +34,9 @@ def model_in(
     """The same of a folder that is no version yet: what publication and import prove. seed: see `rewards.load`."""
     if kind == "lora":
         return rewards.load(folder, base, place, seed=seed)
+    if kind == "ensemble":
+        members, rule = _members(workspace, folder)
+        return EnsembleReward([member.folder for member in members], base, place, rule, seed=seed)
     raise _unknown(kind)
 
 
@@ -39,7 +44,25 @@ def shared_on(model: PeftModel, workspace: Workspace, opened: registry.OpenVersi
     """An opened version on a policy's own base, which is left as it was found. adapter: a name that is free in there."""
     if opened.kind == "lora":
         return SharedReward(model, opened.folder, adapter)
+    if opened.kind == "ensemble":
+        members, rule = _members(workspace, opened.folder)
+        own = [shared_on(model, workspace, member, f"{adapter}m{i}") for i, member in enumerate(members)]
+        return SharedEnsemble(own, rule)
     raise _unknown(opened.kind)
+
+
+def _members(workspace: Workspace, folder: Path) -> tuple[list[registry.OpenVersion], Rule]:
+    """An ensemble's members, every byte checked, and how they are combined. Raises BadInput where one has no LoRA."""
+    config = json.loads((folder / "ensemble.json").read_text("utf-8"))
+    refs = [registry.resolve(workspace, f"sha256:{digest}", role="reward") for digest in config["members"]]
+    members = [registry.open_version(workspace, ref) for ref in refs]
+    for member in members:
+        if member.kind != "lora":
+            raise BadInput(
+                f"the member {member.ref} is a reward of kind {member.kind}; only LoRA members score together",
+                fix="make an ensemble of versions that reward train with members=K published",
+            )
+    return members, Rule(config["combine"], config["k"], config["scale"])
 
 
 def _unknown(kind: str) -> BadInput:
