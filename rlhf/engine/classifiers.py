@@ -147,10 +147,10 @@ def packs_rightly(model: Any) -> bool:
     model.eval()
     with torch.inference_mode():
         alone = torch.cat(
-            [model(**packing.pad_rows([[*group.prefix, *reply]], 0, device)).logits[0] for reply in group.replies]
+            [model(**packing.pad_rows([[*group.prefix, *reply]], 0, device)).logits[0, :1] for reply in group.replies]
         )
         model.set_attn_implementation(packing.NAME)
         batch = packing.pack([group], device)
-        together = model(**batch.arguments()).logits.squeeze(-1)
+        together = model(**batch.arguments()).logits[:, 0]  # of a head: its score without its doubt
     tolerance = 0.05 * alone.abs().max() + 1e-3  # bfloat16's rounding is far below, another reply's words far above
     return batch.packing.calls[0] > 0 and bool(((alone - together).abs() <= tolerance).all())

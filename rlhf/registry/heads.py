@@ -47,7 +47,7 @@ def check(adapter: AdapterFolder) -> None:
 
 def check_config(config: Mapping[str, Any]) -> int:
     """The number of features that the head reads. Raises BadInput naming the key that is wrong."""
-    known = {"format", "layers", "pooling", "hidden"}
+    known = {"format", "layers", "pooling", "hidden", "opening"}
     if config.keys() != known:
         wrong = sorted(config.keys() ^ known)[0]
         said = "lacks" if wrong in known else "has the unknown key"
@@ -61,6 +61,9 @@ def check_config(config: Mapping[str, Any]) -> int:
         raise BadInput(f"{CONFIG_NAME} has layers {layers!r}, wanted rising numbers from 1", fix=_AGAIN)
     if not isinstance(pooling, list) or pooling not in (["last"], ["mean"], ["last", "mean"]):
         raise BadInput(f"{CONFIG_NAME} has pooling {pooling!r}, wanted some of {', '.join(POOLINGS)}", fix=_AGAIN)
+    opening = config["opening"]
+    if opening != [] and (not _numbers(opening) or min(opening) < 0):
+        raise BadInput(f"{CONFIG_NAME} has opening {opening!r}, wanted the token ids before a reply", fix=_AGAIN)
     if not _numbers([hidden]) or hidden < 1:
         raise BadInput(f"{CONFIG_NAME} has hidden {hidden!r}, wanted the width of the base's states", fix=_AGAIN)
     return len(layers) * len(pooling) * int(hidden)

@@ -13,9 +13,10 @@ from typing import Any
 from peft import PeftModel
 
 from rlhf import registry
-from rlhf.engine import rewards
+from rlhf.engine import heads, rewards
 from rlhf.engine.bases import Base
 from rlhf.engine.ensembles import EnsembleReward, Rule, SharedEnsemble
+from rlhf.engine.heads import SharedHead
 from rlhf.engine.placement import Placement
 from rlhf.engine.shared import SharedReward
 from rlhf.errors import BadInput
@@ -37,6 +38,8 @@ def model_in(
     if kind == "ensemble":
         members, rule = _members(workspace, folder)
         return EnsembleReward([member.folder for member in members], base, place, rule, seed=seed)
+    if kind == "head":
+        return heads.load(folder, base, place)
     raise _unknown(kind)
 
 
@@ -48,6 +51,8 @@ def shared_on(model: PeftModel, workspace: Workspace, opened: registry.OpenVersi
         members, rule = _members(workspace, opened.folder)
         own = [shared_on(model, workspace, member, f"{adapter}m{i}") for i, member in enumerate(members)]
         return SharedEnsemble(own, rule)
+    if opened.kind == "head":
+        return SharedHead(model, opened.folder)
     raise _unknown(opened.kind)
 
 
