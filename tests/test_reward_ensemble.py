@@ -1,0 +1,123 @@
+"""Ensembles as versions: members on their own draws, one score and its doubt, done again only where it isn't done."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from preferences import cut_polite
+from test_reward_train import QUICK
+
+from rlhf import registry, reward
+from rlhf.errors import BadUsage
+from rlhf.records import Message
+from rlhf.reward.score import Item, open_reward
+from rlhf.store import Workspace
+
+ITEMS = [
+    Item(i, (Message("user", f"Say {i}."),), text) for i, text in enumerate(("Please, of course.", "No.", "Maybe?"))
+]
+
+
+def settings(**more: object) -> reward.RewardSettings:
+    return reward.RewardSettings(**{"name": "polite", **QUICK, "epochs": 1, "members": 3, "top_layers": 1, **more})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def ready(workspace: Workspace, tiny_base: object, tmp_path: Path) -> Workspace:
+    cut_polite(workspace, tmp_path)
+    return workspace
+
+
+def scores(workspace: Workspace, version: object) -> torch.Tensor:
+    return torch.tensor([row["score"] for row in reward.score_items(workspace, version, ITEMS)])  # type: ignore[arg-type]
+
+
+def test_an_ensemble_is_one_version_that_names_its_members_and_scores_as_they_do(ready: Workspace) -> None:
+    trained = reward.train(ready, settings())
+    manifest = registry.show(ready, trained.version).manifest
+    members = [registry.resolve(ready, f"polite.{i}@1") for i in (1, 2, 3)]
+    assert trained.version.name == "polite" and manifest["kind"] == "ensemble"
+    assert sorted(digest for _, digest in manifest["parents"]) == sorted(member.digest for member in members)
+    alone = torch.stack([scores(ready, member) for member in members])
+    assert torch.allclose(scores(ready, trained.version), alone.mean(0), atol=1e-4)
+    assert float(alone.std(0).max()) > 1e-4  # other draws and seeds made other rewards
+    assert trained.metrics["members"] == 3 and 0 <= trained.metrics["accuracy"] <= 1
+    assert (trained.run_folder / "report.html").exists()
+    assert open_reward(ready, trained.version).ref == trained.version
+
+
+@pytest.mark.parametrize("how", ["min", "mean_minus_sd"])
+def test_members_trained_once_serve_every_rule(ready: Workspace, how: str) -> None:
+    mean = reward.train(ready, settings(members=2))
+    other = reward.train(ready, settings(members=2, combine=how, doubt_k=2.0))
+    alone = torch.stack([scores(ready, f"polite.{i}@1") for i in (1, 2)])
+    wanted = alone.amin(0) if how == "min" else alone.mean(0) - 2 * alone.std(0)
+    assert torch.allclose(scores(ready, other.version), wanted, atol=1e-4)
+    assert other.version.digest != mean.version.digest
+    assert [v.ref.name for v in registry.list_versions(ready)].count(
+        "polite.1"
+    ) == 1  # the same weights, no second version
+
+
+def test_an_average_is_one_plain_adapter(ready: Workspace) -> None:
+    trained = reward.train(ready, settings(members=2, combine="average"))
+    manifest = registry.show(ready, trained.version).manifest
+    assert manifest["kind"] == "lora" and len(manifest["parents"]) == 2
+    assert torch.isfinite(scores(ready, trained.version)).all()
+
+
+def test_what_is_done_is_not_trained_again(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlhf.reward import ensemble
+
+    whole = reward.train(ready, settings(name="whole"))
+    train_one, trained = ensemble.train_one, []
+
+    def broken(workspace: Workspace, material: object, *args: object, **kwargs: object) -> object:
+        trained.append(material.settings.name)  # type: ignore[attr-defined]
+        if len(trained) == 2:
+            raise RuntimeError("power cut")
+        return train_one(workspace, material, *args, **kwargs)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="power cut"):
+        patch.setattr(ensemble, "train_one", broken)
+        reward.train(ready, settings())
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            ensemble, "train_one", lambda w, m, *a, **k: (trained.append(m.settings.name), train_one(w, m, *a, **k))[1]
+        )
+        resumed = reward.train(ready, settings(), resume=True)
+    assert trained == ["polite.1", "polite.2", "polite.2", "polite.3"]
+    assert torch.equal(scores(ready, resumed.version), scores(ready, whole.version))
+
+
+def test_members_and_a_version_to_go_on_from_exclude_each_other(ready: Workspace) -> None:
+    first = reward.train(ready, settings(members=1))
+    with pytest.raises(BadUsage, match="members"):
+        reward.train(ready, settings(from_version=str(first.version)))
+
+
+def test_a_policy_is_trained_on_an_ensemble(ready: Workspace) -> None:
+    from rlhf import policy
+
+    trained = reward.train(ready, settings(members=2, combine="mean_minus_sd"))
+    done = policy.train(
+        ready,
+        policy.PolicySettings(
+            name="kind",
+            reward=[str(trained.version)],
+            base="tiny",
+            method="dpo",
+            max_steps=1,
+            pairs_per_step=2,
+            samples=2,
+            max_new_tokens=4,
+            watch_steps=0,
+            dtype="float32",
+            lora_r=4,
+            learning_rate=1e-3,
+        ),
+    )
+    parents = registry.show(ready, done.version).manifest["parents"]
+    assert ["reward", trained.version.digest] in parents
