@@ -73,9 +73,7 @@ def choose_precision(
     shares a prompt must share a group, or the prior comes out too weak. Within [D / 1000, 1000 D], to a factor of 1.2.
     """
     data = _Data.of(differences_ND, targets_N, weights_N)
-    if len(groups_N) != len(data.kept):
-        raise ValueError(f"{len(groups_N)} groups for {len(data.kept)} pairs")
-    blocks = _blocks([group for group, kept in zip(groups_N, data.kept, strict=True) if kept])
+    blocks = data.blocks(groups_N)
     last: list[_State] = []
 
     def loss(log_precision: float) -> float:
@@ -86,6 +84,19 @@ def choose_precision(
     low, high = (np.log(bound * data.x.shape[1]) for bound in _WIDEST)
     found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 0.2})
     return float(np.exp(found.x))
+
+
+def left_out_loss(
+    differences_ND: ArrayLike,
+    targets_N: ArrayLike,
+    weights_N: ArrayLike | None = None,
+    *,
+    groups_N: Sequence[str],
+    precision: float,
+) -> float:
+    """What `choose_precision` makes least: the mean log-loss of groups that are left out one at a time, nats."""
+    data = _Data.of(differences_ND, targets_N, weights_N)
+    return data.left_out_loss(data.newton(precision), data.blocks(groups_N))
 
 
 def updated(posterior: Posterior, difference_D: ArrayLike, target: float, weight: float = 1.0) -> Posterior:
@@ -165,6 +176,15 @@ class _Data:
         scale[scale == 0.0] = 1.0
         x = x / scale
         return cls(x, t, w, scale, x @ x.T if len(x) < x.shape[1] else None, kept)
+
+    def blocks(self, groups_N: Sequence[str]) -> list[NDArray[np.intp]]:
+        """Of each group the rows of `x` that are its own. groups: of all pairs, those of weight 0 too."""
+        if len(groups_N) != len(self.kept):
+            raise ValueError(f"{len(groups_N)} groups for {len(self.kept)} pairs")
+        members: dict[str, list[int]] = {}
+        for i, at in enumerate(np.flatnonzero(self.kept).tolist()):
+            members.setdefault(groups_N[at], []).append(i)
+        return [np.array(rows, dtype=np.intp) for rows in members.values()]
 
     def newton(self, precision: float, start: _State | None = None) -> _State:
         """The most probable w. The loss is convex; a step that worsens it is halved."""
@@ -253,13 +273,6 @@ class _Data:
             without[block] -= c @ np.linalg.solve(inner, state.residual[block])
         losses = self.targets * np.logaddexp(0, -without) + (1 - self.targets) * np.logaddexp(0, without)
         return float(np.average(losses, weights=self.weights))
-
-
-def _blocks(groups: Sequence[str]) -> list[NDArray[np.intp]]:
-    members: dict[str, list[int]] = {}
-    for i, group in enumerate(groups):
-        members.setdefault(group, []).append(i)
-    return [np.array(rows, dtype=np.intp) for rows in members.values()]
 
 
 _NODES, _SHARES = np.polynomial.hermite_e.hermegauss(40)

@@ -140,8 +140,9 @@ class MetricsFile(TrainerCallback):
 class StopAtSignal(TrainerCallback):
     """Ctrl-C or SIGTERM: the step under way is finished, a checkpoint is left, the training stops. A second one stops at once."""
 
-    def __init__(self) -> None:
-        self.asked = False
+    def __init__(self, words: str = "stopping after this step; a checkpoint is kept") -> None:
+        """words: what is said at the first signal."""
+        self.asked, self.words = False, words
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -161,7 +162,7 @@ class StopAtSignal(TrainerCallback):
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        print("\nstopping after this step; a checkpoint is kept (again = at once)", file=sys.stderr, flush=True)
+        print(f"\n{self.words} (again = at once)", file=sys.stderr, flush=True)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         processes = PartialState()
