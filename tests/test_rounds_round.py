@@ -395,6 +395,27 @@ def test_a_gate_against_the_base_gets_its_comparison_and_the_reward_in_force_may
     assert aliases.history(after, "hh@champion")[-1].evidence["gate"]["report"] == base["report"]
 
 
+def test_a_comparison_gate_on_a_frozen_suite_is_met_by_rounds(after: Workspace, tmp_path: Path) -> None:
+    """hh@1 stays the suite while the rounds cut hh@2."""
+    say_more(after, tmp_path, n=30, seed=1)
+    rules = GateRules(snapshot="hh@1", rules=(Rule(figure="win_rate", above=-1),))
+    gates.set_gate(after, "hh@champion", rules, "the same prompts for ever")
+    outcome = rounds.once(after, loop(**OPEN, promote="auto", policy={**POLICY, "seed": 3}))
+    results = state_of(after, outcome.round or "")["results"]
+    assert results["cut"]["snapshot"] == "hh@2"
+    assert [one["snapshot"] for one in results["compare"]["against"]] == ["hh@1"]
+    assert outcome.verdicts[-1]["outcome"] == "promoted", outcome
+
+
+def test_a_comparison_gate_on_a_snapshot_that_nobody_cut_is_missed_in_words(after: Workspace, tmp_path: Path) -> None:
+    say_more(after, tmp_path, n=30, seed=1)
+    rules = GateRules(snapshot="suite@7", rules=(Rule(figure="win_rate", above=-1),))
+    gates.set_gate(after, "hh@champion", rules, "to be cut")
+    outcome = rounds.once(after, loop(**OPEN, promote="auto", policy={**POLICY, "seed": 3}))
+    (reason,) = outcome.verdicts[-1]["reasons"]
+    assert reason.endswith("on the test side of suite@7") and "--snapshot suite@7" in outcome.verdicts[-1]["fix"]
+
+
 def _has_checkpoint(workspace: Workspace, kind: str) -> bool:
     folders = [workspace.root / row.folder for row in runs.list_runs(workspace) if row.kind == kind]
     return any(list(folder.glob("checkpoints/checkpoint-*/whole")) for folder in folders)

@@ -37,7 +37,7 @@ def _sections(content: Mapping[str, Any]) -> Iterator[Section]:
         yield Section(
             "The policy",
             _policies(content["policies"]),
-            "Replies to the same held-out prompts of the newest test side.",
+            "Replies to the same held-out prompts: of the newest test side, or of the snapshot that the gate names.",
         )
     yield Section("What the gates found", _gates(content["verdicts"]))
     yield Section("What it stands on", _stands_on(content))

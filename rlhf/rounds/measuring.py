@@ -42,8 +42,8 @@ def evaluated(workspace: Workspace, versions: list[str], snapshot: str, seed: in
 def compared(
     workspace: Workspace, settings: LoopSettings, candidate: Mapping[str, Any], snapshot: str, other: str, say: Say
 ) -> Result:
-    """A policy against another on prompts of a snapshot's test side, by the judge of the settings. candidate: what its training
-    gave. Raises Waiting until people have judged enough."""
+    """A policy against another on a snapshot's test side, which the report names, by the judge of the settings. candidate: what
+    its training gave. Raises Waiting until people have judged enough."""
     from rlhf import evaluation, policy
 
     chosen = settings.policy_settings(candidate["reward"], None, "exploit")
@@ -53,7 +53,7 @@ def compared(
             workspace,
             candidate["version"],
             other,
-            prompts=policy.prompts_of(workspace, snapshot, "test"),
+            snapshot=snapshot,
             judge=settings.judge,
             sampling=policy.Sampling(chosen.max_new_tokens, settings.compare_temperature, 1.0, settings.seed),
             n=settings.compare_prompts,
@@ -64,6 +64,7 @@ def compared(
     return {
         "report": report.digest,
         "other": other,
+        "snapshot": report.content["prompts"]["snapshot"],
         "figures": {name: {key: own.get(key) for key in _COMPARED} for name, own in report.figures.items()},
         "judge": {"kind": judge["kind"], "name": judge["name"], "flatters": judge["flatters"]},
         "simulated": report.content["simulated"],

@@ -160,7 +160,7 @@ def train_policy(work: Work) -> Result:
 
 def compare(work: Work) -> Result:
     """The new policy against its champion (the base where there is none), and against the base too where the gate wants that, on
-    prompts of the newest test side."""
+    prompts of the newest test side; on those of the snapshot that the gate names, where it does."""
     candidate, champion = work.of("policy"), work.of("look")["policy"]
     if champion and champion["digest"] == candidate["digest"]:
         return {"against": [], "why": f"{champion['version']} is the champion already"}
@@ -171,8 +171,7 @@ def compare(work: Work) -> Result:
         others.append(base)
     return {
         "against": [
-            compared(work.workspace, work.settings, candidate, work.of("cut")["snapshot"], other, work.say)
-            for other in others
+            compared(work.workspace, work.settings, candidate, _suite(work, gate), other, work.say) for other in others
         ]
     }
 
@@ -230,6 +229,13 @@ STEPS: tuple[tuple[str, Callable[[Work], Result], bool], ...] = (
 def _trained(work: Work, settings: Any) -> Result:
     child = work.settings.processes == "child"
     return trained(work.workspace, settings, work.round.folder, child=child, stop=work.stop, say=work.say)
+
+
+def _suite(work: Work, gate: registry.Gate | None) -> str:
+    """The snapshot that policies are compared on. One that the gate names and nobody has cut yet is for the gate to miss."""
+    wanted = gate.rules.snapshot if gate is not None and gate.rules.report == "comparison" else None
+    known = {one.ref for one in snapshots.list_snapshots(work.workspace)}
+    return wanted if wanted in known else str(work.of("cut")["snapshot"])
 
 
 def _doubt(workspace: Workspace, champion: Mapping[str, Any] | None) -> float | None:
