@@ -60,6 +60,15 @@ def test_a_policy_is_compared_with_its_base_by_the_reward_behind_it(rlhf: Comman
     assert again["report_digest"] == found["report_digest"]
 
 
+def test_a_comparison_on_a_named_snapshot_is_on_its_test_side(rlhf: CommandLine, tmp_path: Path) -> None:
+    words = ("compare", "demo@1", "base:tiny", "--judge", "demo", *SHORT)
+    on = rlhf.json(*words, "--snapshot", "polite@2")
+    assert on["prompts"]["snapshot"] == "polite@2" and rlhf.json(*words)["prompts"]["snapshot"] == "polite@1"
+    both = rlhf(*words, "--snapshot", "polite@2", "--prompts", prompts_file(tmp_path), "--json")
+    assert both.status == 2 and "prompts and a snapshot" in both.error["message"]
+    assert rlhf(*words, "--snapshot", "nosuch", "--json").error["code"] == "not_found"
+
+
 def test_people_read_a_table_with_both_sides(rlhf: CommandLine, tmp_path: Path) -> None:
     words = ("compare", "demo@1", "base:tiny", "--prompts", prompts_file(tmp_path), "--judge", "demo", *SHORT)
     answer = rlhf(*words)
@@ -77,13 +86,13 @@ def test_people_read_a_table_with_both_sides(rlhf: CommandLine, tmp_path: Path) 
     assert rlhf("report", "diff", digest, other, "--json").error["code"] == "bad_input"
 
 
-def test_people_s_job_waits_with_exit_1_and_ends_in_a_report(rlhf: CommandLine, tmp_path: Path) -> None:
+def test_people_s_job_waits_with_exit_0_as_a_round_does_and_ends_in_a_report(rlhf: CommandLine, tmp_path: Path) -> None:
     words = ("compare", "demo@1", "base:tiny", "--prompts", prompts_file(tmp_path), "--judge", "people", *SHORT)
     waiting = rlhf(*words, "--json")
-    assert waiting.status == 1
+    assert waiting.status == 0
     told = waiting.value
-    assert told["error"]["code"] == "waiting" and told["judged"] == 0 < told["wanted"]
-    assert "then the same command again" in told["error"]["fix"]
+    assert told["state"] == "waiting" and told["judged"] == 0 < told["wanted"] and told["report"] is None
+    assert "then the same command again" in told["why"] and told["job"] in rlhf(*words).out
     assert rlhf.root is not None
     workspace = Workspace.open(rlhf.root)
     for _ in range(told["wanted"]):
@@ -92,6 +101,7 @@ def test_people_s_job_waits_with_exit_1_and_ends_in_a_report(rlhf: CommandLine, 
         labeling.answer(workspace, "ada", task.lease, "left")
     workspace.close()
     found = rlhf.json(*words)
+    assert found["state"] == "done"
     assert found["judge"]["n_judgements"] == told["wanted"]
     assert found["versions"]["demo@1"]["n_not_judged"] == 0
 

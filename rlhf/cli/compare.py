@@ -40,6 +40,9 @@ def compare(
             help="JSONL of prompts; else the test side of the snapshot behind A's or B's reward.", metavar="FILE"
         ),
     ] = None,
+    snapshot: Annotated[
+        str | None, typer.Option(help="Compare on this snapshot's test side: NAME or NAME@2.", metavar="S")
+    ] = None,
     judge: Annotated[
         str | None,
         typer.Option(
@@ -62,7 +65,8 @@ def compare(
 ) -> None:
     """Compare two policies by their replies to the same prompts and publish a report.
 
-    With --judge people the pairs go into the labeling queue, blind; the same command again reads the verdicts.
+    With --judge people the pairs go into the labeling queue, blind, and the answer says that it waits (exit 0: nothing has
+    failed); the same command again reads the verdicts.
     """
     workspace = run.workspace()
     from rlhf import evaluation, policy
@@ -70,22 +74,28 @@ def compare(
 
     if not 0 < top_p <= 1:
         raise BadUsage(f"--top-p is {top_p:g}; wanted above 0 and up to 1", fix="leave it out for 1")
-    report = evaluation.compare(
-        workspace,
-        a,
-        b,
-        prompts=None if prompts is None else policy.read_prompts(prompts),
-        judge=judge,
-        sampling=policy.Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed),
-        n=n,
-        min_judged=min_judged,
-        out=out,
-        seed=seed,
-        on_progress=_progress(),
-    )
+    try:
+        report = evaluation.compare(
+            workspace,
+            a,
+            b,
+            prompts=None if prompts is None else policy.read_prompts(prompts),
+            snapshot=snapshot,
+            judge=judge,
+            sampling=policy.Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed),
+            n=n,
+            min_judged=min_judged,
+            out=out,
+            seed=seed,
+            on_progress=_progress(),
+        )
+    except evaluation.Waiting as waiting:
+        run.result({"state": "waiting", "versions": {}, "report": None, **waiting.progress()}, waiting.why)
+        return
     content = report.content
     run.result(
         {
+            "state": "done",
             "versions": dict(report.figures),
             "between": content["between"],
             "differences": content["differences"],
@@ -108,9 +118,8 @@ def summary(content: Mapping[str, Any]) -> str:
     lines = ["SIMULATED labelers: these figures say nothing about human preferences."] if content["simulated"] else []
     of_all = f" of {asked['n_given']}" if asked["n_given"] > asked["n"] else ""
     told = f" ({f['n_judged']} pairs judged)" if f.get("n_judged", asked["n"]) < asked["n"] else ""
-    lines.append(
-        f"{asked['n']}{of_all} prompts, judged by {judge['kind']} {judge['name']}".replace("people people", "people")
-    )
+    by = "people" if judge["kind"] == "people" else f"{judge['kind']} {judge['name']}"
+    lines.append(f"{asked['n']}{of_all} prompts, judged by {by}{told}")
     lines.append(f"{'':<24}{names[0]:>{_WIDTH}}{names[1]:>{_WIDTH}}")
     for label, key, form in _ROWS:
         if key in f:

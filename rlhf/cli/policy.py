@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlhf.cli.boundary import Run, json_text, put, verb
+from rlhf.cli.known import require_known
 
 if TYPE_CHECKING:
     from rlhf.policy.settings import PolicySettings
+    from rlhf.records import Role
 
 app = typer.Typer(no_args_is_help=True, help="Policies: train against a reward, write replies.", rich_markup_mode=None)
 
@@ -45,6 +47,8 @@ def train(
     """Train a policy adapter against a reward and publish it as NAME's next version."""
     asked = chosen(name, settings, reward, base, method, from_version, prompts, pairs, config)
     workspace = run.workspace()
+    wanted: list[tuple[str | None, Role]] = [(version, "reward") for version in asked.reward]
+    require_known(workspace, name, asked.base, versions=[*wanted, (asked.from_version, "policy")])
     run.say("loading torch and TRL")
     from rlhf import policy
 
@@ -123,11 +127,16 @@ def generate(
 
     workspace = run.workspace()
     prompts = prompts_in(sys.stdin.buffer.read(), "standard input") if str(file) == "-" else read_prompts(file)
-    from rlhf.engine.generation import Sampling
-    from rlhf.engine.placement import choose
-    from rlhf.policy.writing import iterate, resolve_policy
+    from rlhf import registry
+    from rlhf.engine.sampling import Sampling
+    from rlhf.policy.naming import resolve_policy
 
     written = resolve_policy(workspace, version)
+    if reward is not None:
+        registry.resolve(workspace, reward, role="reward")
+    from rlhf.engine.placement import choose
+    from rlhf.policy.writing import iterate
+
     sampling = Sampling(max_new_tokens, temperature, top_p, seed)
     found = iterate(
         workspace,

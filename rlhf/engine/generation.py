@@ -20,20 +20,11 @@ from transformers import (
     TopPLogitsWarper,
 )
 
+from rlhf.engine.sampling import Sampling
 from rlhf.ids import digest_of
 
 Progress = Callable[[int, int], None]
 _LOGITS_AT_ONCE = 1024  # positions whose logits over the vocabulary are held at one time
-
-
-@dataclass(frozen=True, slots=True)
-class Sampling:
-    """How replies are drawn. temperature 0 = always the likeliest token. max_new_tokens: a longer reply is cut off."""
-
-    max_new_tokens: int = 128
-    temperature: float = 1.0
-    top_p: float = 1.0
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

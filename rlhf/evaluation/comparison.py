@@ -19,6 +19,7 @@ from rlhf.evaluation.people_judge import PeopleJudge
 from rlhf.evaluation.reply_pairs import Progress, ReplyPair, Write, written
 from rlhf.evaluation.reports import Report
 from rlhf.ids import digest_of, unit_interval
+from rlhf.snapshots import Snapshot, open_snapshot
 from rlhf.store import Workspace
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ def compare(
     b: str,
     *,
     prompts: Sequence[Prompt] | None = None,
+    snapshot: str | None = None,
     judge: str | None = None,
     sampling: Sampling | None = None,
     n: int = N_PROMPTS,
@@ -85,21 +87,22 @@ def compare(
 ) -> Report:
     """Let both write a reply to each of the same prompts, have them judged, and publish figures and page as a report.
 
-    a, b: policy versions or `base:NAME`. prompts: None = the test side of the snapshot behind a's or b's reward; of more
-    than n, n are drawn by (seed, digest). judge: a reward version, the name of a rule, or `people`; None = the reward
-    behind a or b. sampling: None = 128 tokens at temperature 0.7, with `seed`. min_judged: people's verdicts that are
-    enough; None = all. on_progress(done, all): replies of both sides. write, score: other than `policy.replies` and
-    `reward.score_items`.
+    a, b: policy versions or `base:NAME`. prompts: None = the test side of `snapshot`, or where that is None of the one behind
+    a's or b's reward; of more than n, n are drawn by (seed, digest). judge: a reward version, the name of a rule, or
+    `people`; None = the reward behind a or b. sampling: None = 128 tokens at temperature 0.7, with `seed`. min_judged:
+    people's verdicts that are enough; None = all. on_progress(done, all): replies of both sides. write, score: other than
+    `policy.replies` and `reward.score_items`.
 
     The same comparison again returns the same report, and what was written is kept. `figures[name]` of each side has
     `win_rate`, `length_controlled_win_rate`, `kl` and so on (see `win_rates.figures`). Raises Waiting until people have
     judged enough, BadInput for two names of one version, a reward or no prompts, BadUsage for an unknown judge.
     """
     from rlhf import policy
-    from rlhf.policy import replies
 
     if out is not None:
         reports.check_out(out)
+    if prompts is not None and snapshot is not None:
+        raise BadUsage("prompts and a snapshot are given", fix="leave --prompts or --snapshot out")
     if n < 1:
         raise BadUsage(f"{n} prompts compare nothing", fix="give --n 1 or more")
     sides = (_side(workspace, a), _side(workspace, b))
@@ -107,8 +110,9 @@ def compare(
         raise BadInput(f"{a} and {b} are one version, {sides[0].ref.text}", fix="name two different versions")
     judged_by = _judge(workspace, sides, judge, min_judged, score)
     sampling = sampling or policy.Sampling(max_new_tokens=MAX_NEW_TOKENS, temperature=TEMPERATURE, seed=seed)
-    asked = _asked(workspace, sides, prompts, n, seed, sampling)
-    pairs = written(workspace, [side.ref for side in sides], asked.prompts, sampling, write or replies, on_progress)
+    cut = None if snapshot is None else open_snapshot(workspace, snapshot)
+    asked = _asked(workspace, sides, prompts, cut, n, seed, sampling)
+    pairs = written(workspace, [s.ref for s in sides], asked.prompts, sampling, write or policy.replies, on_progress)
     judged = judged_by.judge(pairs)
     content = _content(workspace, sides, judged_by, judged, asked, pairs, sampling, seed)
     report = reports.publish(workspace, content, render(content, pairs, judged.verdicts))
@@ -147,6 +151,7 @@ def _asked(
     workspace: Workspace,
     sides: tuple[_Side, _Side],
     prompts: Sequence[Prompt] | None,
+    cut: Snapshot | None,
     n: int,
     seed: int,
     sampling: Sampling,
@@ -156,7 +161,7 @@ def _asked(
 
     snapshot, n_held_out = None, 0
     if prompts is None:
-        prompts, snapshot = _held_out(workspace, sides)
+        prompts, snapshot = _held_out(workspace, sides) if cut is None else _test_side(workspace, cut)
         n_held_out = len(prompts)
         for side in sides:
             prompts = policy.fitting(workspace, side.ref.text, prompts, sampling.max_new_tokens)
@@ -167,6 +172,14 @@ def _asked(
     drawn = set(sorted(once, key=lambda digest: unit_interval(seed, digest))[:n])
     used = tuple(p for d, p in reversed(once.items()) if d in drawn)
     return _Asked(used, len(prompts) + n_unfit, len(prompts) - len(once), n_unfit, snapshot)
+
+
+def _test_side(workspace: Workspace, cut: Snapshot) -> tuple[Sequence[Prompt], tuple[str, str]]:
+    from rlhf import policy
+
+    if not (prompts := policy.prompts_of(workspace, cut.ref, "test")):
+        raise BadInput(f"the test side of {cut.ref} is empty", fix="name another snapshot")
+    return prompts, (cut.ref, cut.digest)
 
 
 def _held_out(workspace: Workspace, sides: tuple[_Side, _Side]) -> tuple[Sequence[Prompt], tuple[str, str]]:
@@ -233,8 +246,6 @@ def _content(
 def _identity(workspace: Workspace, side: _Side, groups: set[str]) -> dict[str, Any]:
     """Who a side is, and how many of the opening turns stand in the train side of a snapshot behind it (None = that can't be
     told: a snapshot isn't in this workspace, or a file of prompts was trained on)."""
-    from rlhf.snapshots import open_snapshot
-
     seen: set[str] = set()
     is_known = not _learnt_from_a_file(workspace, side)
     for origin in side.lineage.snapshots if side.lineage else ():

@@ -43,9 +43,14 @@ class Waiting(RlhfError):
         )
         self.job, self.n_judged, self.wanted, self.n_pairs = job, n_judged, wanted, n_pairs
 
-    def as_json(self) -> dict[str, Any]:
+    @property
+    def why(self) -> str:
+        """What is waited for and what to do, for a command to which waiting is no failure."""
+        return f"{self.message}; {self.fix}"
+
+    def progress(self) -> dict[str, Any]:
         return {
-            **super().as_json(),
+            "why": self.why,
             "job": self.job,
             "judged": self.n_judged,
             "wanted": self.wanted,

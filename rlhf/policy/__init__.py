@@ -32,13 +32,13 @@ _LATER = {
     "replies": "policy.writing",
     "iterate": "policy.writing",
     "fitting": "policy.writing",
-    "resolve_policy": "policy.writing",
-    "PolicyRef": "policy.writing",
+    "resolve_policy": "policy.naming",
+    "PolicyRef": "policy.naming",
     "Reply": "policy.writing",
     "Prompt": "policy.prompts",
     "read_prompts": "policy.prompts",
     "prompts_of": "policy.prompts",
-    "Sampling": "engine.generation",
+    "Sampling": "engine.sampling",
 }
 
 

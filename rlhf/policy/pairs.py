@@ -13,9 +13,10 @@ from typing import Any
 from peft import PeftModel
 
 from rlhf.engine import generation
-from rlhf.engine.generation import Sampled, Sampling
+from rlhf.engine.generation import Sampled
 from rlhf.engine.policies import TRAINED, switched
 from rlhf.engine.rendering import Renderer, shortened
+from rlhf.engine.sampling import Sampling
 from rlhf.errors import BadInput
 from rlhf.policy.prompts import RenderedPrompt
 from rlhf.policy.reply_log import rows_of

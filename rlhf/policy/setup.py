@@ -9,10 +9,10 @@ from pathlib import Path
 from peft import PeftModel
 
 from rlhf.engine import policies
-from rlhf.engine.generation import Sampling
 from rlhf.engine.policies import TRAINED
 from rlhf.engine.rendering import Renderer
 from rlhf.engine.rewards import LoraShape
+from rlhf.engine.sampling import Sampling
 from rlhf.policy.material import Material
 from rlhf.policy.reply_log import ReplyLog
 from rlhf.policy.scored import Points, Rewards

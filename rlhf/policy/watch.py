@@ -19,8 +19,8 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from rlhf.engine import generation
-from rlhf.engine.generation import Sampling
 from rlhf.engine.policies import TRAINED, switched
+from rlhf.engine.sampling import Sampling
 from rlhf.measures.doubt import doubt
 from rlhf.measures.text import repetition
 from rlhf.policy.guard import Bands

@@ -9,34 +9,19 @@ from typing import Any
 
 from rlhf import registry
 from rlhf.engine import bases, generation, policies
-from rlhf.engine.generation import Sampling
 from rlhf.engine.placement import Placement, choose
 from rlhf.engine.policies import switched
 from rlhf.engine.rendering import Renderer
+from rlhf.engine.sampling import Sampling
 from rlhf.errors import BadInput, BadUsage, NotFound
+from rlhf.policy.naming import PolicyRef, resolve_policy
 from rlhf.policy.prompts import Prompt, RenderedPrompt, rendered
 from rlhf.policy.scored import Drawn, Points, Rewards
-from rlhf.records import VersionRef
 from rlhf.store import Workspace
 
 Progress = Callable[[int, int], None]
 _CHUNK = 32
 MAX_LENGTH = 4096  # tokens of prompt and reply together, or the base's own limit if that is less
-BARE = "base:"
-
-
-@dataclass(frozen=True, slots=True)
-class PolicyRef:
-    """What writes: a policy version, or a bare base. text: as it is shown; digest: the version's, or the base's."""
-
-    text: str
-    digest: str
-    base_digest: str
-    ref: VersionRef | None
-
-    @property
-    def is_base(self) -> bool:
-        return self.ref is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,16 +47,6 @@ class OpenPolicy:
     base: bases.Base
     model: Any
     renderer: Renderer
-
-
-def resolve_policy(workspace: Workspace, text: str) -> PolicyRef:
-    """The one policy version or base that `text` means. Raises NotFound, or BadInput for a reward. Never another's answer."""
-    if text.startswith(BARE):
-        base = bases.get(workspace, text.removeprefix(BARE))
-        return PolicyRef(text, base.digest, base.digest, None)
-    ref = registry.resolve(workspace, text, role="policy")
-    manifest = registry.show(workspace, ref).manifest
-    return PolicyRef(str(ref), ref.digest, manifest["base"]["digest"], ref)
 
 
 def open_policy(

@@ -99,8 +99,8 @@ def _through(work: Work, new: int | None = None, settled: tuple[dict[str, object
                 one.end(name, step(work))
             except Waiting as waiting:
                 runs.finish(workspace, one.id, "interrupted", error=waiting.message)
-                why = f"{waiting.message}; {waiting.fix}"
-                return Outcome("waiting", one.id, new, work.settings.min_new_judgements, why, settled=settled)
+                wanted = work.settings.min_new_judgements
+                return Outcome("waiting", one.id, new, wanted, waiting.why, settled=settled)
         runs.finish(workspace, one.id, "done", version_digest=one.results["reward"]["digest"])
     return decision.outcome(workspace, one, new=new, settled=settled)
 
