@@ -1,0 +1,212 @@
+"""Does doubt help: best-of-n against one member, and against an ensemble's mean - k sd, by a rule that neither has seen.
+
+    .venv/bin/python scripts/table_overoptimisation.py --out out/overoptimisation
+
+The demo's pairs are judged by its known rule and a quarter of the labels is flipped. Five members are trained on them
+(SmolLM2-135M, LoRA on the top layers). The base writes a pool of replies to held-out prompts; each way to score picks the best
+of n of them, and the rule says how good the pick is. Writes a page with the plot; last line: one JSON object, whose ours is the
+true quality at the largest n of mean - k sd and whose peer is the members' own mean.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rlhf.cli.boundary import quiet_libraries
+
+PROJECT = Path(__file__).parent.parent
+MEMBERS = 5
+
+
+def main() -> None:
+    quiet_libraries()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--out", type=Path, default=PROJECT / "out" / "overoptimisation", help="folder; it is emptied first"
+    )
+    parser.add_argument("--base", type=Path, default=PROJECT / ".bases" / "smollm2-135m")
+    parser.add_argument("--prompts", type=int, default=40)
+    parser.add_argument("--pool", type=int, default=32, help="replies a prompt")
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--epochs", type=float, default=2.0)
+    parser.add_argument("--top-layers", type=int, default=10)
+    parser.add_argument("--flipped", type=float, default=0.25, help="share of labels that say the opposite")
+    words = parser.parse_args()
+    out = words.out.absolute()
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    begin = time.perf_counter()
+    workspace, names = trained(words, out)
+    print(f"trained after {time.perf_counter() - begin:.0f} s", file=sys.stderr)
+    scores, truth = pool(words, workspace, names)
+    print(f"sampled and scored after {time.perf_counter() - begin:.0f} s", file=sys.stderr)
+    np.savez(out / "pool.npz", scores=scores, truth=truth)
+    ns = [n for n in (1, 2, 4, 8, 16, 32, 64, 128) if n <= words.pool]
+    found = curves(scores, truth, ns)
+    summary = compared(found, ns)
+    write_page(out / "report.html", found, ns, summary)
+    for name, rows in found.items():
+        print(f"{name:<18}" + " ".join(f"{value:6.2f}" for value in rows.mean(0)), file=sys.stderr)
+    ours, peer = found["mean - 1 sd"][:, -1].mean(), found["one member"][:, -1].mean()
+    print(
+        json.dumps(
+            {
+                "name": "overoptimisation",
+                "ours": round(float(ours), 3),
+                "peer": round(float(peer), 3),
+                "ratio": round(float(ours / peer), 3),
+                "unit": f"points of the rule (0 to 10) at best of {ns[-1]}",
+                "ns": ns,
+                "curves": {name: [round(float(v), 3) for v in rows.mean(0)] for name, rows in found.items()},
+                "over_one_member": summary,
+                "prompts": len(truth),
+                "page": str(out / "report.html"),
+            }
+        )
+    )
+
+
+def trained(words: argparse.Namespace, out: Path) -> tuple[Any, list[str]]:
+    """A workspace with five members trained on flipped labels; the members' versions."""
+    from rlhf import demo, feedback, reward, snapshots
+    from rlhf.engine import add_from_dir
+    from rlhf.ids import chance
+    from rlhf.store import Workspace
+
+    rows = []
+    for pair in demo.demo_pairs():
+        side = demo.true_side(pair)
+        if side == "tie":
+            continue
+        if chance(0, "flip", pair.id).random() < words.flipped:
+            side = "b" if side == "a" else "a"
+        chosen, rejected = (pair.reply_a, pair.reply_b) if side == "a" else (pair.reply_b, pair.reply_a)
+        prompt = [message.as_json() for message in pair.prompt]
+        rows.append(
+            {
+                "prompt": prompt,
+                "chosen": [{"role": "assistant", "content": chosen}],
+                "rejected": [{"role": "assistant", "content": rejected}],
+            }
+        )
+    file = out / "flipped.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    workspace = Workspace.create(out / "workspace", actor="experiment")
+    add_from_dir(workspace, "base", words.base)
+    feedback.import_files(workspace, [file], kind="simulated")
+    snapshots.cut(workspace, "flipped", holdout=0.2)
+    settings = reward.RewardSettings(
+        name="rule",
+        snapshot="flipped",
+        base="base",
+        members=MEMBERS,
+        top_layers=words.top_layers,
+        epochs=words.epochs,
+        pairs_per_step=8,
+        learning_rate=5e-4,
+        max_length=512,
+        set_aside=0.0,
+        test_pairs=0,
+    )
+    reward.train(workspace, settings, say=lambda text: print(text, file=sys.stderr))
+    return workspace, [f"rule.{i}" for i in range(1, MEMBERS + 1)]
+
+
+def pool(words: argparse.Namespace, workspace: Any, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
+    """(K, P, N) scores of the members and (P, N) points of the rule for a pool of the base's replies to held-out prompts."""
+    from rlhf import demo, policy
+    from rlhf.engine.placement import choose
+    from rlhf.reward.score import Item, score_items
+
+    place = choose("auto", "auto")
+    prompts = policy.prompts_of(workspace, "flipped", "test")[: words.prompts]
+    replies: list[list[str]] = [[] for _ in prompts]
+    for seed in range(words.pool):
+        sampling = policy.Sampling(max_new_tokens=words.tokens, temperature=1.0, seed=seed)
+        for own, reply in zip(
+            replies, policy.replies(workspace, "base:base", prompts, sampling, place=place), strict=True
+        ):
+            own.append(reply.text)
+    truth = np.array(
+        [[demo.quality(p.messages, text) for text in own] for p, own in zip(prompts, replies, strict=True)]
+    )
+    items = [Item(0, p.messages, text or " ") for p, own in zip(prompts, replies, strict=True) for text in own]
+    columns = [[row["score"] for row in score_items(workspace, f"{name}@1", items, place)] for name in names]
+    return np.array(columns, dtype=float).reshape(len(names), len(prompts), words.pool), truth
+
+
+def curves(scores_KPN: np.ndarray, truth_PN: np.ndarray, ns: list[int]) -> dict[str, np.ndarray]:
+    """(P, len(ns)) true quality of the best of n, for every way to score."""
+    from rlhf.measures.best_of_n import best_of_n
+
+    mean, sd = scores_KPN.mean(0), scores_KPN.std(0, ddof=1)
+    ways = {"mean": mean, "min": scores_KPN.min(0), **{f"mean - {k} sd": mean - k * sd for k in (1, 2, 4)}}
+    found = {"one member": np.mean([best_of_n(own, truth_PN, ns) for own in scores_KPN], axis=0)}
+    found |= {name: best_of_n(own, truth_PN, ns) for name, own in ways.items()}
+    return found | {"the rule itself": best_of_n(truth_PN, truth_PN, ns)}
+
+
+def compared(found: Mapping[str, np.ndarray], ns: list[int]) -> dict[str, dict[str, float]]:
+    """What each way gains over one member at the largest n, with a paired 95 % bootstrap interval over prompts."""
+    from rlhf.measures.intervals import bootstrap
+
+    gains = {}
+    for name, rows in found.items():
+        if name == "one member":
+            continue
+        difference = rows[:, -1] - found["one member"][:, -1]
+        interval = bootstrap(difference)
+        fall = rows.mean(0).max() - rows.mean(0)[-1]
+        gains[name] = {
+            "gain": round(float(difference.mean()), 3),
+            "low": round(interval.low, 3),
+            "high": round(interval.high, 3),
+            "lost_since_its_best_n": round(float(fall), 3),
+        }
+    return gains
+
+
+def write_page(
+    file: Path, found: Mapping[str, np.ndarray], ns: list[int], summary: Mapping[str, Mapping[str, float]]
+) -> None:
+    from rlhf.measures.best_of_n import best_of_n_kl
+    from rlhf.pages.page import Section, page, table
+    from rlhf.pages.svg import drawing, inline
+
+    with drawing(5.2, 3.6) as (figure, (axes,)):
+        kls = [best_of_n_kl(n) for n in ns]
+        for name, rows in found.items():
+            axes.plot(kls, rows.mean(0), marker="o", markersize=3, label=name)
+        axes.set(xlabel="KL of best-of-n from the base, nats a reply (at most)", ylabel="points of the rule, 0 to 10")
+        axes.legend(fontsize=7)
+        plot = inline(figure, "best-of-n", "True quality of the best of n by each way to score, as n grows")
+    body = [
+        [name, *(f"{value:.2f}" for value in rows.mean(0)), *gain_of(summary.get(name))] for name, rows in found.items()
+    ]
+    heads = ["scored by", *(f"n = {n}" for n in ns), "over one member", "95 %"]
+    file.write_text(
+        page(
+            "Best of n by an ensemble and by one member",
+            [Section("True quality", plot + table(heads, body, numeric=range(1, len(heads))))],
+            kicker="over-optimisation",
+            simulated="The labels are a known rule's, a quarter of them flipped: no person judged these replies.",
+        ),
+        "utf-8",
+    )
+
+
+def gain_of(row: Mapping[str, float] | None) -> list[str]:
+    return ["", ""] if row is None else [f"{row['gain']:+.2f}", f"[{row['low']:+.2f}, {row['high']:+.2f}]"]
+
+
+if __name__ == "__main__":
+    main()
