@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -10,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rlhf.cli.boundary import Run, verb
+from rlhf.cli.counting import counting
 
 report_app = typer.Typer(help="Evaluation reports: list, show, diff.", no_args_is_help=True)
 
@@ -35,7 +35,9 @@ def evaluate(
     """Measure reward versions on a snapshot's held-out pairs and publish a report."""
     from rlhf.evaluation import evaluate as measure
 
-    report = measure(run.workspace(), versions, snapshot, split=split, out=out, seed=seed, on_progress=_progress())
+    report = measure(
+        run.workspace(), versions, snapshot, split=split, out=out, seed=seed, on_progress=counting("scored", "pairs")
+    )
     run.result(
         {
             "versions": dict(report.figures),
@@ -97,22 +99,6 @@ def diff(
                 f"  {name:<34}{_short(change['a']):>10}{_short(change['b']):>10}{_short(change['change'], '+'):>10}"
             )
     run.result(found, "\n".join(lines))
-
-
-def _progress() -> Any:
-    """Counts on standard error: rewritten in place on a terminal, else a line every tenth."""
-    last = -1
-
-    def show_progress(done: int, total: int) -> None:
-        nonlocal last
-        tenth = done * 10 // total if total else 10
-        if sys.stderr.isatty():
-            print(f"\rscored {done}/{total} pairs", end="\n" if done >= total else "", file=sys.stderr, flush=True)
-        elif tenth != last:
-            print(f"scored {done}/{total} pairs", file=sys.stderr, flush=True)
-        last = tenth
-
-    return show_progress
 
 
 def _summary(content: Mapping[str, Any]) -> str:

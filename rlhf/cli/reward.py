@@ -1,19 +1,22 @@
-"""`rlhf reward`: train a reward model, score with it."""
+"""`rlhf reward`: train a reward model, calibrate it, score with it."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rlhf.cli.boundary import Run, json_text, put, verb
+from rlhf.cli.counting import counting
+from rlhf.cli.known import require_known
 
 if TYPE_CHECKING:
     from rlhf.reward.settings import RewardSettings
 
 app = typer.Typer(
-    no_args_is_help=True, help="Reward models: train on a snapshot, score replies.", rich_markup_mode=None
+    no_args_is_help=True, help="Reward models: train on a snapshot, calibrate, score replies.", rich_markup_mode=None
 )
 
 
@@ -36,6 +39,7 @@ def train(
     """Train a reward adapter on a snapshot and publish it as NAME's next version."""
     asked = chosen(name, settings, snapshot, base, from_version, config)
     workspace = run.workspace()
+    require_known(workspace, name, asked.base, asked.snapshot, [(asked.from_version, "reward")])
     run.say("loading torch and TRL")
     from rlhf import reward
 
@@ -107,3 +111,55 @@ def score(
     for row in score_items(workspace, ref, items, choose("auto", dtype)):
         if not put(json_text(row)):
             break
+
+
+@verb(app, "calibrate")
+def calibrate(
+    run: Run,
+    version: Annotated[str, typer.Argument(help="name@7, name@alias or sha256:…", metavar="VERSION")],
+    snapshot: Annotated[str, typer.Option(help="Snapshot whose set-aside pairs it is fitted on.", metavar="S")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(
+            help="target=0.8 (precision that the threshold guarantees), confidence=0.9 (of it), seed=0",
+            metavar="[key=value …]",
+        ),
+    ] = None,
+) -> None:
+    """Publish a child of VERSION whose P(a beats b) means what it says, with a report and a threshold to act on.
+
+    Fitted on the train pairs that VERSION set aside (set_aside), measured on these by cross-fitting and on the test side.
+    """
+    from rlhf import config
+    from rlhf.reward.settings import CalibrationSettings
+
+    asked = config.load(CalibrationSettings, None, settings or (), version=version, snapshot=snapshot)
+    workspace = run.workspace()
+    run.say("loading torch")
+    from rlhf import reward
+
+    done = reward.calibrate(workspace, asked, say=run.say, on_progress=counting("scored", "pairs"))
+    run.result(done.as_json(), _calibration(done.as_json(), is_new=done.is_new))
+
+
+def _calibration(report: Mapping[str, Any], *, is_new: bool) -> str:
+    """What came of it in four lines."""
+    before, after, limit = report["before"], report["after"], report["threshold"]
+    p = "–" if after["calibration_p"] is None else f"{after['calibration_p']:.3f}"
+    act = f"no threshold is shown to be right in {limit['target']:.0%} of cases"
+    if limit["exists"]:
+        act = (
+            f"right in {limit['target']:.0%} of cases or more where P is {limit['p']:.3f} or more, which is "
+            f"{limit['coverage']:.0%} of pairs"
+        )
+    return "\n".join(
+        (
+            f"{'published' if is_new else 'the same calibration was published before, as'} {report['version']}  "
+            f"sha256:{report['digest'][:12]}: {report['parent']} at temperature {report['temperature']:.4g}",
+            f"{after['n']} set-aside pairs, cross-fitted: log-loss {before['log_loss']:.3f} → {after['log_loss']:.3f}, "
+            f"ECE {before['ece']:.3f} → {after['ece']:.3f} (if perfect {after['ece_if_perfect']['mean']:.3f}, up to "
+            f"{after['ece_if_perfect']['p95']:.3f}), calibration test p = {p}",
+            act,
+            f"report: {report['report']}",
+        )
+    )

@@ -57,7 +57,7 @@ def figures(scored: Sequence[ScoredPair], *, seed: int = 0) -> dict[str, Any]:
         "length_guess_side": _guess_side(decided),
         "ece_if_perfect": {"mean": perfect.mean, "p95": perfect.p95} if perfect else None,
         "margins": _margins([p.margin for p in ranked if p.margin is not None]),
-        "reliability": _reliability(*oriented) if oriented else [],
+        "reliability": calibration.reliability_rows(*oriented, N_BINS) if oriented else [],
         "by_source": _by(decided, lambda p: p.source, seed),
         "by_stratum": _by(decided, lambda p: p.stratum, seed),
         "measures": measures,
@@ -144,24 +144,6 @@ def _length_correlation(pairs: Sequence[ScoredPair], seed: int) -> dict[str, Any
 def _calibration(p: Floats, won: Floats, groups: Sequence[str], seed: int) -> dict[str, Any]:
     interval = calibration.ece_interval(p, won, N_BINS, groups_N=groups, n_boot=N_BOOT_SLOW, level=LEVEL, seed=seed)
     return estimate(calibration.ece(p, won, N_BINS), interval, len(p))
-
-
-def _reliability(p: Floats, won: Floats) -> list[dict[str, float]]:
-    """Bins with Wilson intervals, and the band that 95 of 100 perfectly calibrated scores stay in at that count."""
-    from scipy.stats import binom
-
-    return [
-        {
-            "predicted": b.p_mean,
-            "observed": b.won_rate,
-            "n": b.n,
-            "low": b.low,
-            "high": b.high,
-            "band_low": float(binom.ppf(0.025, b.n, b.p_mean)) / b.n,
-            "band_high": float(binom.ppf(0.975, b.n, b.p_mean)) / b.n,
-        }
-        for b in calibration.reliability(p, won, N_BINS)
-    ]
 
 
 def _margins(margins: Sequence[float]) -> dict[str, Any] | None:

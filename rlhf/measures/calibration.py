@@ -131,6 +131,24 @@ def reliability(p_N: ArrayLike, won_N: ArrayLike, n_bins: int = 15) -> tuple[Bin
     return tuple(bins)
 
 
+def reliability_rows(p_N: ArrayLike, won_N: ArrayLike, n_bins: int = 15) -> list[dict[str, float]]:
+    """`reliability` as reports hold it, each bin with the band in which 95 of 100 perfectly calibrated scorers' share lies."""
+    from scipy.stats import binom
+
+    return [
+        {
+            "predicted": b.p_mean,
+            "observed": b.won_rate,
+            "n": b.n,
+            "low": b.low,
+            "high": b.high,
+            "band_low": float(binom.ppf(0.025, b.n, b.p_mean)) / b.n,
+            "band_high": float(binom.ppf(0.975, b.n, b.p_mean)) / b.n,
+        }
+        for b in reliability(p_N, won_N, n_bins)
+    ]
+
+
 def ece_interval(
     p_N: ArrayLike,
     won_N: ArrayLike,

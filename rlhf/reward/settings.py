@@ -91,3 +91,20 @@ class RewardSettings(Settings):
     def content(self) -> dict[str, Any]:
         """The settings that a version's digest covers."""
         return {key: value for key, value in self.model_dump(mode="json").items() if key not in NOT_CONTENT}
+
+
+class CalibrationSettings(Settings):
+    """Everything that a calibration can be told."""
+
+    LISTED_BY: ClassVar[str] = "rlhf reward calibrate --help"
+
+    version: str = Field(description="reward version to calibrate")
+    snapshot: str = Field(description="snapshot whose set-aside pairs it is fitted on: NAME (its latest cut) or NAME@2")
+    target: float = Field(
+        0.8,
+        gt=0,
+        lt=1,
+        description="precision that the threshold guarantees: how often the reward's choice is people's",
+    )
+    confidence: float = Field(default=0.9, gt=0, lt=1, description="chance that the threshold keeps that guarantee")
+    seed: int = Field(0, ge=0, lt=2**31, description="of the folds, the drawn votes and the intervals")
