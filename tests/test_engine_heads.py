@@ -69,12 +69,6 @@ def test_a_head_comes_back_from_its_folder(tiny_base: Base, head: Head, tmp_path
     assert scoring.score_with_doubt(model, GROUPS) == scoring.score_with_doubt(other, GROUPS)
 
 
-def test_dividing_by_a_temperature_divides_scores_and_doubts(tiny_base: Base, head: Head) -> None:
-    plain = flat(scoring.score_with_doubt(heads.on_base(head, tiny_base, CPU), GROUPS))
-    cooled = flat(scoring.score_with_doubt(heads.on_base(head.divided(2.5), tiny_base, CPU), GROUPS))
-    assert np.allclose(cooled, plain / 2.5, atol=1e-5)
-
-
 def test_on_a_policys_base_a_head_scores_the_same_and_leaves_it_as_it_was(
     tiny_base: Base, head: Head, tmp_path: Path
 ) -> None:

@@ -23,6 +23,7 @@ from rlhf.errors import BadInput, BadUsage, Interrupted
 from rlhf.records import Message
 from rlhf.reward import head
 from rlhf.reward.material import open_material
+from rlhf.reward.scaling import write_scaled
 from rlhf.reward.score import Item, open_reward
 from rlhf.store import Workspace, runs
 
@@ -189,15 +190,16 @@ def test_a_policy_is_trained_on_an_instant_reward(ready: Workspace, monkeypatch:
     assert any(row["scores"][0] is not None for row in rows)
 
 
-def test_a_live_model_and_the_version_score_alike_in_float32(ready: Workspace) -> None:
-    """Promise 1 for heads: on another fresh base, and after a temperature."""
+def test_head_survives_reload_and_a_temperature(ready: Workspace, tmp_path: Path) -> None:
+    """Promise 1 for heads: on another fresh base; divided by a temperature, score and doubt are divided by it."""
     trained = reward.train(ready, settings())
     opened = registry.open_version(ready, trained.version)
     base, place = bases.get(ready, "tiny"), Placement("cpu", "float32", "test")
     one = open_reward(ready, trained.version)
     ids = tuple(one.renderer.ids((*ITEMS[0].prompt, Message("assistant", ITEMS[0].reply))))
-    groups = [Group((), (ids,))]
-    published = one.score(groups)[0][0]
-    assert scoring.score(heads.load(opened.folder, base, place), groups)[0][0] == published
-    cooled = heads.on_base(Head.read(opened.folder).divided(2.0), base, place)
-    assert scoring.score(cooled, groups)[0][0] == pytest.approx(published / 2)
+    ((score, doubt),) = scoring.score_with_doubt(one.model, [Group((), (ids,))])[0]
+    assert doubt is not None and doubt > 0
+    assert scoring.score_with_doubt(heads.load(opened.folder, base, place), [Group((), (ids,))]) == [[(score, doubt)]]
+    write_scaled(opened.folder, "head", 2.0, tmp_path)
+    cooled = scoring.score_with_doubt(heads.load(tmp_path, base, place), [Group((), (ids,))])[0][0]
+    assert cooled == pytest.approx((score / 2, doubt / 2), rel=1e-4)

@@ -89,18 +89,6 @@ class Head:
         )
         return Posterior(weight, scale, 1.0 / float(variance[0]), shrink)
 
-    def divided(self, temperature: float) -> Head:
-        """The same head with all its scores and doubts divided by a temperature above 0."""
-        return Head(
-            self.reading,
-            self.hidden,
-            self.weight / temperature,
-            self.mean,
-            self.scale,
-            self.prior_variance / temperature**2,
-            self.shrink / temperature,
-        )
-
     def at_last_token(self) -> torch.Tensor:
         """(1, hidden): the plain weights of a head on one layer's state at the last token, without the offset."""
         if len(self.reading.layers) != 1 or self.reading.pooling != ("last",):
