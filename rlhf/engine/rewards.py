@@ -19,6 +19,7 @@ from transformers.pytorch_utils import Conv1D
 
 from rlhf.engine.bases import Base
 from rlhf.engine.classifiers import classifier
+from rlhf.engine.fused import fuse
 from rlhf.engine.placement import Placement
 from rlhf.errors import BadInput
 
@@ -49,7 +50,14 @@ class LoraShape:
 def fresh(base: Base, placement: Placement, shape: LoraShape, *, seed: int) -> PeftModel:
     """A reward model to train: LoRA and head trainable, everything else frozen. Same seed, same weights."""
     model = classifier(base, placement, seed=seed)
-    return with_lora(model, shape, TaskType.SEQ_CLS, seed=seed, modules_to_save=["score"])
+    return fuse(with_lora(model, shape, TaskType.SEQ_CLS, seed=seed, modules_to_save=["score"]))
+
+
+def set_head(model: PeftModel, weight: torch.Tensor) -> None:
+    """Let the trained score head be these weights (1, hidden). Training goes on from there."""
+    heads = [p for name, p in model.named_parameters() if name.endswith("score.modules_to_save.default.weight")]
+    assert len(heads) == 1, "a reward has one head"
+    heads[0].data.copy_(weight)
 
 
 def with_lora(
@@ -122,6 +130,17 @@ def _unfit(folder: Path, error: Exception) -> BadInput:
         f"adapter in {folder.name} doesn't fit the base: {' '.join(str(error).split())[:300]}",
         fix="use the base that it was trained on",
     )
+
+
+def merged(model: Any) -> Any:
+    """The same model with its LoRA added into the body's weights: a forward costs what the bare base's costs.
+
+    A float32 body only, where the scores stay within 1e-5: in bfloat16 a sum would lose what is smaller than 1/256 of a weight,
+    and 4-bit weights would be rounded anew. Other models are left as they are.
+    """
+    if isinstance(model, PeftModel) and {p.dtype for p in model.parameters()} == {torch.float32}:
+        model.merge_adapter()
+    return model
 
 
 def check_loaded(model: PeftModel, folder: Path, adapter: str = "default") -> None:

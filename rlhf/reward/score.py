@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf import registry
-from rlhf.engine import bases, scoring
+from rlhf.engine import bases, rewards, scoring
 from rlhf.engine.packing import Group, share
 from rlhf.engine.placement import Placement, choose
 from rlhf.engine.rendering import RenderedPair, Renderer, Unrendered
@@ -67,7 +67,7 @@ def open_reward(workspace: Workspace, version: VersionRef | str, place: Placemen
     base = bases.by_digest(workspace, opened.manifest["base"]["digest"])
     bases.check(workspace, base)
     place = place or choose("auto", "float32")
-    model = model_of(workspace, opened, base, place)
+    model = rewards.merged(model_of(workspace, opened, base, place))
     max_length = int(opened.manifest["settings"].get("max_length", 1024))
     return OpenReward(ref, model, Renderer(base.tokenizer(), max_length))
 
@@ -105,7 +105,11 @@ def score_items(
     Replies to one prompt share its tokens in the forward, wherever in `items` they stand. A reply that can't be scored has score
     null and `unscored`: "too_long", or "refused" by the chat template.
     """
-    reward = open_reward(workspace, version, place)
+    yield from score_with_open(open_reward(workspace, version, place), items)
+
+
+def score_with_open(reward: OpenReward, items: Sequence[Item]) -> Iterator[Mapping[str, Any]]:
+    """`score_items` with a version that is open already."""
     found: dict[int, dict[str, Any]] = {}
     n_given = 0
     for chunk in _by_prompt(items):
