@@ -102,3 +102,8 @@ def test_how_it_is_run_is_no_part_of_what_a_round_keeps_to() -> None:
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda f: f.name)
 def test_the_settings_that_come_with_the_project_load(file: Path) -> None:
     assert config.load(LoopSettings, file).content() == LoopSettings(**yaml.safe_load(file.read_text())).content()
+
+
+def test_an_instant_reward_goes_on_from_no_version() -> None:
+    assert made().reward_settings("s@1", "hh@1").from_version == "hh@1"
+    assert made(reward={"kind": "head"}).reward_settings("s@2", "hh@1").from_version is None

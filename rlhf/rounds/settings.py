@@ -196,13 +196,10 @@ class LoopSettings(Settings):
         return f"{self.name}@{self.alias}"
 
     def reward_settings(self, snapshot: str, from_version: str | None) -> RewardSettings:
-        return RewardSettings(
-            name=self.reward_name,
-            snapshot=snapshot,
-            base=self.base,
-            from_version=from_version,
-            **self.reward.model_dump(),
-        )
+        """A reward that goes on from that version; an instant head has nothing to go on from and is fitted anew."""
+        own = self.reward.model_dump()
+        parent = from_version if own["kind"] == "lora" else None
+        return RewardSettings(name=self.reward_name, snapshot=snapshot, base=self.base, from_version=parent, **own)
 
     def policy_settings(self, reward: str, from_version: str | None, phase: Phase) -> PolicySettings | None:
         """None where the loop trains rewards alone."""
