@@ -80,6 +80,7 @@ def features(
     from rlhf.reward.rows import training_rows
     from rlhf.store import Workspace
     from rlhf.store.cache import Cache
+    from rlhf.training.progress import counting
 
     with tempfile.TemporaryDirectory() as folder:
         workspace = Workspace.create(Path(folder) / "ws", actor="table")
@@ -94,7 +95,8 @@ def features(
         cache = Cache(words.keep or Path(folder) / "states", 2**35)
         kept = PooledStates(lambda: classifier(base, place, seed=0).eval(), reading, base, place, cache)
         start = time.perf_counter()
-        both = kept.of(rows, lambda done, n: print(f"\r{done}/{n} pairs", end="", file=sys.stderr, flush=True))
+        with counting("states", len(rows), "pair") as show:
+            both = kept.of(rows, show)
         seconds = time.perf_counter() - start
         workspace.close()
     states = (both[:, 0] - both[:, 1]).reshape(len(rows), len(layers), 2, -1)

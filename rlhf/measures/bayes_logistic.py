@@ -21,7 +21,8 @@ from scipy.optimize import minimize_scalar
 from rlhf.measures.ranking import as_probabilities, sigmoid
 
 Floats = NDArray[np.float64]
-_TOLERANCE = 1e-10  # of the largest change of a logit in a Newton step
+_TOLERANCE = 1e-8  # of the largest change of a logit in a Newton step, whose error is that squared
+_ROUGH = 1e-4  # the same while a precision is looked for
 _KEPT = 0.01  # directions whose data are below this share of the prior are left out: variance too large by 1 % at most
 _WIDEST = (1e-3, 1e3)  # precision / D is looked for within these
 
@@ -77,7 +78,7 @@ def choose_precision(
     last: list[_State] = []
 
     def loss(log_precision: float) -> float:
-        state = data.newton(float(np.exp(log_precision)), start=last[-1] if last else None)
+        state = data.newton(float(np.exp(log_precision)), last[-1] if last else None, _ROUGH)
         last[:] = [state]
         return data.left_out_loss(state, blocks)
 
@@ -186,7 +187,7 @@ class _Data:
             members.setdefault(groups_N[at], []).append(i)
         return [np.array(rows, dtype=np.intp) for rows in members.values()]
 
-    def newton(self, precision: float, start: _State | None = None) -> _State:
+    def newton(self, precision: float, start: _State | None = None, tolerance: float = _TOLERANCE) -> _State:
         """The most probable w. The loss is convex; a step that worsens it is halved."""
         if not 0.0 < precision < np.inf:
             raise ValueError(f"a precision of {precision}; wanted above 0")
@@ -201,7 +202,7 @@ class _Data:
                 share /= 2
                 worth = self._loss(precision, weight + share * to_weight, logits + share * to_logits)
             weight, logits, loss = weight + share * to_weight, logits + share * to_logits, worth
-            if float(np.abs(to_logits).max()) < _TOLERANCE * (1.0 + float(np.abs(logits).max())):
+            if float(np.abs(to_logits).max()) < tolerance * (1.0 + float(np.abs(logits).max())):
                 break
         p = sigmoid(logits)
         return _State(precision, logits, self.weights * p * (1 - p), self.weights * (self.targets - p), weight)
@@ -264,8 +265,13 @@ class _Data:
             half = solve_triangular(
                 factor, np.sqrt(state.curvature)[:, None] * self.gram / state.precision, lower=True, check_finite=False
             )  # C = gram / precision - halfᵀ half
+        alone = np.array([block[0] for block in blocks if len(block) == 1], dtype=np.intp)
+        spread = np.sum(half[:, alone] ** 2, axis=0)
+        if self.gram is not None:
+            spread = self.gram[alone, alone] / state.precision - spread
         without = state.logits.copy()
-        for block in blocks:
+        without[alone] -= spread * state.residual[alone] / (1.0 - state.curvature[alone] * spread)
+        for block in (block for block in blocks if len(block) > 1):
             c = half[:, block].T @ half[:, block]
             if self.gram is not None:
                 c = self.gram[np.ix_(block, block)] / state.precision - c
