@@ -39,6 +39,17 @@ class Reliability:
     def weight(self, labeler: str | None) -> float:
         return self.pool if labeler is None else self.weights.get(labeler, self.pool)
 
+    @property
+    def told(self) -> str:
+        """In a sentence."""
+        if self.pool_accuracy is None:
+            return f"no pair has two votes that differ in anything, so all {self.n_votes} votes weigh alike"
+        most, least = max(self.weights.values(), default=1.0), min(self.weights.values(), default=1.0)
+        return (
+            f"{len(self.weights)} labelers, told from {self.n_shared} pairs with two votes or more; a vote is the pair's "
+            f"verdict in {self.pool_accuracy:.0%}, and weighs {least:.2f} to {most:.2f}"
+        )
+
     def as_json(self) -> dict[str, Any]:
         """What a version's manifest keeps: counts and quantiles, and nobody's name."""
         spread = sorted(self.accuracy.values())
