@@ -1,6 +1,8 @@
-"""Length within prompts, and a linear score without it: against scipy, scikit-learn and direct minimisation."""
+"""Length within prompts, and a linear score without it: against scipy and direct minimisation."""
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from scipy.optimize import minimize
 from scipy.stats import spearmanr
 
 from rlhf.measures import length
+from rlhf.measures.bayes_logistic import fit, updated
 
 NUMBERS = st.lists(st.tuples(st.integers(-9, 9), st.integers(-9, 9)), min_size=2, max_size=30)
 
@@ -55,47 +58,63 @@ def test_two_replies_a_prompt_give_the_pairs_figure() -> None:
     assert found is not None and found[0] == pytest.approx(length.pearson_both_ways(*signs))
 
 
-def fitted(x: np.ndarray, ridge: float, extra: float = 0.0, u: np.ndarray | None = None) -> np.ndarray:
-    """Minimum of sum log(1 + exp(-Xw)) + ridge/2 |w|² + extra/2 (u·w)², by brute force."""
-
-    def loss(w: np.ndarray) -> tuple[float, np.ndarray]:
-        z = x @ w
-        along = 0.0 if u is None else float(u @ w)
-        value = np.logaddexp(0, -z).sum() + ridge / 2 * w @ w + extra / 2 * along**2
-        slope = -x.T @ (1 / (1 + np.exp(z))) + ridge * w
-        return value, slope if u is None else slope + extra * along * u
-
-    found = minimize(loss, np.zeros(x.shape[1]), jac=True, method="BFGS", options={"gtol": 1e-9})
-    return np.asarray(found.x)
-
-
 @pytest.fixture
-def pairs() -> tuple[np.ndarray, np.ndarray]:
+def answers() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Differences whose first two features are partly length, and answers that follow the first."""
     random = np.random.default_rng(1)
-    lengths = random.normal(size=200)
-    return random.normal(size=(200, 5)) + lengths[:, None] * np.array([1, 0.5, 0, 0, 0]) + 0.3, lengths
+    lengths = random.normal(size=300)
+    x = random.normal(size=(300, 6)) + lengths[:, None] * np.array([1, 0.5, 0, 0, 0, 0])
+    return x, (x[:, 0] + random.normal(size=300) > 0).astype(float), length.signed_ranks(lengths)
 
 
-def test_a_shrunken_direction_is_the_exact_length_penalty(pairs: tuple[np.ndarray, np.ndarray]) -> None:
-    x, lengths = pairs
-    u = length.direction(x, length.signed_ranks(lengths))
-    ridge, extra = 2.0, 50.0
-    keep = np.sqrt(ridge / (ridge + extra))
-    plain = fitted(length.shrunk_along(x, u, keep), ridge)
-    assert length.shrunk_along(plain, u, keep) == pytest.approx(fitted(x, ridge, extra, u), abs=1e-5)
+@pytest.mark.parametrize("penalty", [0.05, 1.0, 20.0])
+def test_the_length_penalty_is_the_minimum_of_the_penalised_loss(
+    answers: tuple[np.ndarray, np.ndarray, np.ndarray], penalty: float
+) -> None:
+    """Against a minimiser, on the quadratic that Laplace's posterior is, with its whole matrices."""
+    x, y, ranks = answers
+    before = fit(x, y, precision=3.0)
+    covariance = np.eye(6) / before.precision - before.shrink @ before.shrink.T
+    curvature, standard = np.linalg.inv(covariance), x / before.scale
+    spread = np.mean((standard @ before.weight) ** 2) * np.mean(ranks**2)
+    m = standard.T @ ranks / len(ranks)
+
+    def loss(w: np.ndarray) -> float:
+        off = w - before.weight
+        return float(off @ curvature @ off / 2 + penalty * len(ranks) * (m @ w) ** 2 / spread)
+
+    found = length.without_length(before, x, ranks, penalty)
+    assert found.weight == pytest.approx(minimize(loss, before.weight, tol=1e-10).x, abs=1e-4)
+    wanted = np.linalg.inv(curvature + 2 * penalty * len(ranks) * np.outer(m, m) / spread)
+    assert np.allclose(np.eye(6) / found.precision - found.shrink @ found.shrink.T, wanted, atol=1e-9)
 
 
-def test_keeping_nothing_leaves_no_correlation_with_length(pairs: tuple[np.ndarray, np.ndarray]) -> None:
-    x, lengths = pairs
-    u = length.direction(x, lengths)
-    before = length.pearson_both_ways(x @ fitted(x, 2.0), lengths)
-    w = length.shrunk_along(fitted(length.shrunk_along(x, u, 0.0), 2.0), u, 0.0)
-    assert before > 0.1
-    assert abs(length.pearson_both_ways(x @ w, lengths)) < 1e-9
+def test_a_larger_penalty_leaves_less_correlation_and_infinity_none(
+    answers: tuple[np.ndarray, np.ndarray, np.ndarray],
+) -> None:
+    x, y, ranks = answers
+    before = fit(x, y, precision=3.0)
+    left = [
+        length.pearson_both_ways(length.without_length(before, x, ranks, penalty).logits(x), ranks)
+        for penalty in (0.0, 0.1, 1.0, 10.0, np.inf)
+    ]
+    assert left[0] == length.pearson_both_ways(before.logits(x), ranks) > 0.3
+    assert all(less < more for more, less in itertools.pairwise(left))
+    assert abs(left[-1]) < 1e-9
 
 
-def test_nothing_to_take_out_takes_nothing_out() -> None:
-    x = np.ones((3, 2))
-    u = length.direction(x, np.zeros(3))
-    assert not u.any()
-    assert (length.shrunk_along(x, u, 0.0) == x).all()
+def test_later_answers_bring_no_length_back(answers: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    x, y, ranks = answers
+    now = length.without_length(fit(x, y, precision=3.0), x, ranks, np.inf)
+    for difference in np.random.default_rng(3).normal(size=(20, 6)):
+        now = updated(now, difference, 1.0)
+    assert abs(length.pearson_both_ways(now.logits(x), ranks)) < 1e-9
+
+
+def test_where_length_says_nothing_nothing_is_taken_out(answers: tuple[np.ndarray, np.ndarray, np.ndarray]) -> None:
+    x, y, ranks = answers
+    before = fit(x, y, precision=3.0)
+    assert length.without_length(before, x, np.zeros(len(x)), 1.0) is before
+    assert length.without_length(before, x, ranks, 0.0) is before
+    with pytest.raises(ValueError, match="penalty = -1"):
+        length.without_length(before, x, ranks, -1.0)
