@@ -126,6 +126,8 @@ def test_a_calibrated_score_is_told_from_an_overconfident_one() -> None:
     assert calibrated["ece"] <= calibrated["ece_if_perfect"]["p95"]
     assert sure["ece"] > 2 * sure["ece_if_perfect"]["p95"]
     assert sum(b["n"] for b in sure["reliability"]) == 800
+    assert calibrated["calibration_p"] > 0.05 > 1e-3 > sure["calibration_p"]
+    assert calibrated["spiegelhalter_p"] > 0.05 > 1e-3 > sure["spiegelhalter_p"] and sure["spiegelhalter_z"] > 0
     assert calibrated["accuracy"] == sure["accuracy"]
 
 

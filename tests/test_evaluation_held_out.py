@@ -13,7 +13,7 @@ from adapter_folders import published
 from snapshot_rows import judged, pair_of, put
 from typer.testing import CliRunner
 
-from rlhf import snapshots
+from rlhf import registry, snapshots
 from rlhf.errors import BadInput, BadUsage, Damaged, NotFound
 from rlhf.evaluation import Report, evaluate, list_reports, open_report
 from rlhf.ids import unit_interval
@@ -150,6 +150,18 @@ def test_training_pairs_are_called_what_they_are(workspace: Workspace, tmp_path:
     assert trained.content["versions"]["hh@1"]["seen_openings"] == trained.figures["hh@1"]["n_groups"]
     assert "held-out pairs" in held_out.path.read_text("utf-8")
     assert "held-out pairs" not in trained.path.read_text("utf-8") and "Caution" in trained.path.read_text("utf-8")
+
+
+def test_what_a_version_came_from_was_trained_on_counts_as_seen(workspace: Workspace, tmp_path: Path) -> None:
+    """A child trained, or calibrated, on another snapshot has still seen what its parent saw."""
+    fill(workspace, tmp_path)
+    parent = registry.resolve(workspace, "hh@1")
+    put(workspace, [judged(pair_of(i), "a", source="other") for i in range(100, 110)])
+    other = snapshots.cut(workspace, "other", sources=["other"], holdout=0.5)
+    published(workspace, tmp_path, 1, snapshot_digest=other.digest, parents=(("from", parent.digest),))
+    child = run(workspace, "hh@2", split="train").content["versions"]["hh@2"]
+    assert child["trained_on"] == "other@1" and child["seen_openings"] == child["figures"]["n_groups"]
+    assert run(workspace, "hh@2").content["versions"]["hh@2"]["seen_openings"] == 0
 
 
 def test_simulated_labelers_show_on_the_page(workspace: Workspace, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ def test_a_reward_judges_by_its_scores(workspace: Workspace, tmp_path: Path) -> 
     first, same, unscored = found.verdicts
     assert first.win == 1.0 and first.score_a is not None and first.score_b is not None
     assert first.difference == first.score_a - first.score_b
+    assert first.p_a == pytest.approx(1 / (1 + math.exp(-first.difference)))
+    assert (same.p_a, unscored.p_a) == (0.5, None)
     assert (same.win, same.difference, same.coin) == (0.5, 0.0, False)
     assert (unscored.win, unscored.difference, unscored.coin) == (0.5, None, True)
     assert found.digest == ref.digest

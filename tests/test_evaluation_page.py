@@ -70,6 +70,7 @@ def test_examples_escape_what_people_wrote() -> None:
     evil = {"prompt": "<img src=x>", "chosen": "</blockquote><script>", "rejected": "{0} {x} %s", "source": "<b>"}
     html = examples([pair(0, 1.0, **evil)])
     assert "<img" not in html and "<script" not in html and "<b>" not in html and "{0} {x} %s" in html
+    assert "P(preferred is better) <strong>0.73</strong>" in html, "sigmoid of a margin of 1"
 
 
 def test_the_page_shows_the_interval_the_method_and_every_digest() -> None:

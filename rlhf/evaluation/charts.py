@@ -54,12 +54,15 @@ def _reliability(f: Mapping[str, Any], slug: str) -> Chart:
     bins = [plots.Bin(b["predicted"], b["observed"], b["n"], b["band_low"], b["band_high"]) for b in f["reliability"]]
     perfect = f["ece_if_perfect"]
     verdict = "no sign of miscalibration" if f["ece"] <= perfect["p95"] else "more than chance explains"
+    tested = (
+        "" if f["calibration_p"] is None else f" Calibration test (Kolmogorov-Smirnov): p = {f['calibration_p']:.3f}."
+    )
     (left, right), _ = plots.reliability_axes(bins)
     zoomed = "" if right - left == 1 else f"The axes show predictions of {left:.2f} to {right:.2f} only. "
     note = (
         f"{zoomed}Dashed: perfect calibration. Bars behind the dots: where 95 of 100 perfectly calibrated scores would "
         f"lie. ECE {f['ece']:.3f}; chance alone gives {perfect['mean']:.3f} on average and up to {perfect['p95']:.3f}: "
-        f"{verdict}."
+        f"{verdict}.{tested}"
     )
     return "Do its probabilities mean what they say?", plots.reliability(f"{slug}-reliability", bins), note
 

@@ -294,6 +294,7 @@ def _row(pair: ReplyPair, verdict: Any) -> dict[str, Any]:
         "pair": pair.pair.id,
         "verdict": None if verdict.win is None else won[verdict.win],
         "difference": None if verdict.difference is None else round(verdict.difference, 6) + 0.0,
+        **({} if verdict.p_a is None else {"p_a": round(verdict.p_a, 6)}),
         "tokens": [pair.a.n_tokens, pair.b.n_tokens],
         "characters": [len(pair.a.text), len(pair.b.text)],
     }

@@ -217,6 +217,8 @@ def _reply(content: Mapping[str, Any], pair: ReplyPair, verdict: Verdict) -> Mar
     said = f"{a if verdict.win == 1 else b} is better"
     if verdict.difference is not None:
         said += f" by {number(abs(verdict.difference), '2')} points"
+    if verdict.p_a is not None:
+        said += f" (P = {number(max(verdict.p_a, 1 - verdict.p_a), '2')})"
     one = [
         _ONE.format(
             marked=Markup(' class="{}"').format("chosen" if won else "rejected"),

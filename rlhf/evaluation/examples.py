@@ -8,12 +8,13 @@ from markupsafe import Markup
 
 from rlhf.evaluation.scored import ScoredPair
 from rlhf.evaluation.wording import number
+from rlhf.measures.ranking import p_better
 
 N_SHOWN = 5
 _EXAMPLE = Markup(
     '<article class="example" data-pair="{id}">'
-    '<p class="meta">score difference <strong>{margin}</strong> · {source} · {chosen_length:,} and {rejected_length:,} '
-    "characters · pair {short}</p>"
+    '<p class="meta">score difference <strong>{margin}</strong>, P(preferred is better) <strong>{p}</strong> · {source} · '
+    "{chosen_length:,} and {rejected_length:,} characters · pair {short}</p>"
     '<blockquote dir="auto"><span class="who">prompt</span>{prompt}</blockquote>'
     '<blockquote class="chosen" dir="auto"><span class="who">preferred by the labelers, score {score_chosen}</span>'
     "{chosen}</blockquote>"
@@ -42,6 +43,7 @@ def _listed(pairs: Sequence[ScoredPair]) -> Markup:
             id=p.pair_id,
             short=p.pair_id[:12],
             margin=number(p.margin, "+2"),
+            p=number(p_better(p.margin or 0.0, 0.0), "2"),
             source=p.source or "source not named",
             chosen_length=p.chosen_length,
             rejected_length=p.rejected_length,

@@ -24,6 +24,7 @@ Floats = NDArray[np.float64]
 LEVEL, N_BOOT, N_BOOT_SLOW, N_BINS, MIN_SHOWN = 0.95, 2000, 500, 15, 30
 _DECIMALS = 6  # beyond what a score is good for (1e-4), so that figures compare as text
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+_TESTS = (calibration.kolmogorov_smirnov, calibration.spiegelhalter)
 NO_INTERVAL = "no interval: all pairs are of one group"
 
 
@@ -53,9 +54,13 @@ def figures(scored: Sequence[ScoredPair], *, seed: int = 0) -> dict[str, Any]:
     for name, measure in measures.items():
         found |= {name: measure["value"], f"{name}_low": measure["low"], f"{name}_high": measure["high"]}
     perfect = calibration.ece_if_perfect(oriented[0], N_BINS, seed) if oriented else None
+    shape, sureness = (test(_coined(ranked)) if ranked else None for test in _TESTS)
     found |= {
         "length_guess_side": _guess_side(decided),
         "ece_if_perfect": {"mean": perfect.mean, "p95": perfect.p95} if perfect else None,
+        "calibration_p": shape.p_value if shape else None,
+        "spiegelhalter_z": sureness.statistic if sureness else None,
+        "spiegelhalter_p": sureness.p_value if sureness else None,
         "margins": _margins([p.margin for p in ranked if p.margin is not None]),
         "reliability": calibration.reliability_rows(*oriented, N_BINS) if oriented else [],
         "by_source": _by(decided, lambda p: p.source, seed),

@@ -23,7 +23,8 @@ METHOD = {
     "accuracy": "share of decided pairs ranked as the labelers did; one without scores, or with equal ones, counts 0.5",
     "intervals": f"{LEVEL:.0%} percentile bootstrap, {N_BOOT} resamples of opening turns "
     f"({N_BOOT_SLOW} for ECE and length correlation)",
-    "calibration": f"orientation drawn at random, {N_BINS} equal-mass bins",
+    "calibration": f"orientation drawn at random, {N_BINS} equal-mass bins; test: Kolmogorov-Smirnov on cumulative differences, "
+    "least sure first, which takes pairs for independent",
     "length_correlation": "Spearman, each pair taken both ways round",
 }
 
@@ -161,21 +162,23 @@ def _versions(
     judged: _Judged,
     seed: int,
 ) -> dict[str, dict[str, Any]]:
-    """Each version's identity and figures, and how many of the evaluated opening turns it was trained on.
+    """Each version's identity and figures, and how many of the evaluated opening turns it, or what it came from, was trained on.
 
     Splits are a hash of the opening turn, so these are 0 unless another seed, another holdout or the train split was
-    used; None where the training's snapshot can't be read in this workspace.
+    used; None where a snapshot behind it can't be read in this workspace.
     """
     from rlhf import registry
 
     groups = {row.pair.group for row, _, _ in judged.rows}
-    manifests = {str(ref): registry.show(workspace, ref).manifest for ref in refs}
-    digests = {manifest.get("snapshot_digest") for manifest in manifests.values()}
-    trained = {digest: _training(workspace, digest) for digest in digests}
+    lines = {str(ref): registry.lineage(workspace, ref) for ref in refs}
+    trained = {o.digest: _training(workspace, o.digest) for line in lines.values() for o in line.snapshots}
     found = {}
     for ref in refs:
-        manifest = manifests[str(ref)]
-        training = trained[manifest.get("snapshot_digest")]
+        manifest = registry.show(workspace, ref).manifest
+        line = lines[str(ref)]
+        training = trained.get(manifest.get("snapshot_digest") or "")
+        known = [one for origin in line.snapshots if (one := trained[origin.digest]) is not None]
+        is_known = bool(known) and len(known) == len(line.snapshots) and not line.absent
         found[str(ref)] = {
             "digest": ref.digest,
             "kind": manifest["kind"],
@@ -184,19 +187,17 @@ def _versions(
             "simulated": bool(manifest.get("simulated", False)),
             "trained_on": training[0] if training else None,
             "trained_on_digest": manifest.get("snapshot_digest"),
-            "seen_openings": len(groups & training[1]) if training else None,
+            "seen_openings": len(groups & set().union(*(one[1] for one in known))) if is_known else None,
             "figures": figures(scored[str(ref)], seed=seed),
         }
     return found
 
 
-def _training(workspace: Workspace, digest: str | None) -> tuple[str, set[str]] | None:
+def _training(workspace: Workspace, digest: str) -> tuple[str, set[str]] | None:
     """Name of the snapshot with this digest and the opening turns of its train split; None where it isn't in this
     workspace."""
     from rlhf.snapshots import open_snapshot
 
-    if not digest:
-        return None
     try:
         snapshot = open_snapshot(workspace, f"sha256:{digest}")
     except NotFound:

@@ -18,6 +18,7 @@ from typing import Any, Literal, Protocol
 from rlhf.errors import BadInput, BadUsage
 from rlhf.evaluation.reply_pairs import ReplyPair
 from rlhf.ids import digest_of
+from rlhf.measures.ranking import p_better
 from rlhf.records import Message, VersionRef
 from rlhf.registry.gate_judges import GROUP, PEOPLE
 from rlhf.store import Workspace
@@ -39,6 +40,11 @@ class Verdict:
     coin: bool = False
     score_a: float | None = None
     score_b: float | None = None
+
+    @property
+    def p_a(self) -> float | None:
+        """P(a beats b) of a judge that scores: sigmoid(score a - score b)."""
+        return None if self.score_a is None or self.score_b is None else p_better(self.score_a, self.score_b)
 
 
 TIE, COIN = Verdict(0.5, 0.0), Verdict(0.5, coin=True)

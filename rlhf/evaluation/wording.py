@@ -102,10 +102,10 @@ def assumptions(content: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _seen(name: str, version: Mapping[str, Any], split: str) -> str:
-    if version["trained_on"] is None:
+    if version["seen_openings"] is None:
         return (
-            f"{name}: the snapshot that it was trained on is not in this workspace, so an overlap with these pairs "
-            "can't be ruled out."
+            f"{name}: a snapshot that it, or what it came from, was trained on is not in this workspace, so an overlap with these "
+            "pairs can't be ruled out."
         )
     if version["seen_openings"] == 0:
         return f"{name} was trained on the snapshot {version['trained_on']}, on none of these opening turns."

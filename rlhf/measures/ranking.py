@@ -53,6 +53,11 @@ def sigmoid(x: Floats) -> Floats:
     return np.exp(-np.logaddexp(0.0, -x))
 
 
+def p_better(score: float, other: float) -> float:
+    """P(the first reply is preferred) = sigmoid(score - other), for a reward of any kind."""
+    return float(sigmoid(np.array([score - other], dtype=np.float64))[0])
+
+
 def pearson(x_N: ArrayLike, y_N: ArrayLike) -> float:
     """Linear correlation, in [-1, 1]; 0.0 where either side doesn't vary (there is nothing to explain)."""
     x, y = as_numbers(x_N, "x"), as_numbers(y_N, "y")

@@ -8,11 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
 from rlhf.errors import BadInput
 from rlhf.measures import threshold
-from rlhf.measures.ranking import sigmoid
+from rlhf.measures.ranking import p_better
 from rlhf.measures.temperature import NoTemperature, cross_fitted, temperature
 from rlhf.reward import trust
 from rlhf.reward.settings import CalibrationSettings
@@ -88,7 +86,7 @@ def limit(fitted: float, votes: Votes, on: Votes | None, settings: CalibrationSe
     difference = found.margin / fitted
     said |= {
         "score_difference": difference,
-        "p": float(sigmoid(np.array([difference]))[0]),
+        "p": p_better(difference, 0.0),
         "coverage": found.coverage,
         "precision": found.precision,
     }
