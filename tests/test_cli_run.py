@@ -9,6 +9,7 @@ import pytest
 from command_line import CommandLine
 
 from rlhf.ids import clock_at
+from rlhf.rounds import LoopSettings, state
 from rlhf.store import Workspace, runs
 
 
@@ -99,6 +100,16 @@ def test_a_lost_run_is_shown_as_lost_with_the_way_on(call: CommandLine, rlhf: Co
     workspace.close()
     assert call.json("run", "cancel", run)["state"] == "cancelled"
     assert call.json("run", "show", run)["state"] == "cancelled"
+
+
+def test_a_lost_round_is_gone_on_with_by_the_command_that_began_it(call: CommandLine, rlhf: CommandLine) -> None:
+    workspace = Workspace.open(rlhf.root or Path())
+    settings = LoopSettings.model_validate({"name": "hh", "base": "tiny"})
+    with clock_at(1.0e9):
+        state.start(workspace, settings, {"new": 9, "since": None}, "rlhf loop run --config /some/where.yaml replay=0")
+    workspace.close()
+    (fix,) = [row["fix"] for row in call.json("run", "list")["runs"] if row["kind"] == "loop"]
+    assert fix.endswith("go on: rlhf loop run --config /some/where.yaml replay=0")
 
 
 def _queue(call: CommandLine, *words: str) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -44,10 +45,12 @@ def test_init_writes_every_setting_and_names_the_gates_that_are_wanted(rlhf: Com
 
 
 def test_a_round_by_command_and_its_decision_by_report_show(rlhf: CommandLine) -> None:
-    write(rlhf)
+    file = write(rlhf)
     idle = rlhf("loop", "run", "--once", "min_new_judgements=1000")
     assert idle.status == 0 and "more judgements are missing" in idle.out
-    done = rlhf.json("loop", "run")
+    done = rlhf.json("loop", "run", "--config", file, "reward.lora_r=4")
+    kept = json.loads((file.parent / "runs" / done["round"] / "state.json").read_text("utf-8"))
+    assert kept["again"] == f"rlhf loop run --config {file} reward.lora_r=4"
     assert (done["state"], done["verdicts"][0]["candidate"]) == ("done", "try-reward@1")
     shown = rlhf("report", "show", done["decision"])
     assert "try-reward@1 proposed for try-reward@champion" in shown.out and "decided by" in shown.out

@@ -369,6 +369,28 @@ def test_trainings_in_processes_of_their_own_outlive_the_loop_and_are_never_star
     assert [row.kind for row in runs.list_runs(fresh)] == ["loop", "reward"]
 
 
+def test_ctrl_c_stops_the_training_of_its_own_process_too_and_the_same_command_goes_on_with_it(
+    fresh: Workspace,
+) -> None:
+    reward = {"max_steps": 400, "dtype": "float32", "lora_r": 4, "save_steps": 400}
+    settings = rewards_alone(processes="child", reward=reward)
+    process = in_a_process(fresh.root, settings)
+    until(lambda: _has_stepped(fresh), process)
+    assert kill(process, signal.SIGINT) == 3
+    (job,) = jobs.list_jobs(fresh)
+    assert jobs.state_now(job) == "cancelled" and job.process is not None and not job.process.is_alive
+    loop_row, training = runs.list_runs(fresh)
+    assert (loop_row.state, training.state) == ("interrupted", "interrupted") and _has_checkpoint(fresh, "reward")
+    assert f"and with it job {job.id}" in (loop_row.error or "")
+    steps = len((fresh.root / training.folder / "metrics.jsonl").read_text().splitlines())
+    again = in_a_process(fresh.root, settings)
+    until(lambda: len(jobs.list_jobs(fresh)) == 2, again)
+    until(lambda: len((fresh.root / training.folder / "metrics.jsonl").read_text().splitlines()) > steps, again)
+    assert kill(again, signal.SIGTERM) == 3
+    assert "--resume" in jobs.list_jobs(fresh)[1].words
+    assert [row.kind for row in runs.list_runs(fresh)] == ["loop", "reward"]
+
+
 @pytest.mark.slow
 def test_a_training_that_fails_in_its_process_is_told_in_its_own_words(fresh: Workspace) -> None:
     settings = rewards_alone(processes="child", reward={"max_length": 16, "dtype": "float32"})
@@ -414,6 +436,11 @@ def test_a_comparison_gate_on_a_snapshot_that_nobody_cut_is_missed_in_words(afte
     outcome = rounds.once(after, loop(**OPEN, promote="auto", policy={**POLICY, "seed": 3}))
     (reason,) = outcome.verdicts[-1]["reasons"]
     assert reason.endswith("on the test side of suite@7") and "--snapshot suite@7" in outcome.verdicts[-1]["fix"]
+
+
+def _has_stepped(workspace: Workspace) -> bool:
+    folders = [workspace.root / row.folder for row in runs.list_runs(workspace) if row.kind == "reward"]
+    return any((folder / "metrics.jsonl").exists() and (folder / "metrics.jsonl").read_text() for folder in folders)
 
 
 def _has_checkpoint(workspace: Workspace, kind: str) -> bool:

@@ -47,8 +47,9 @@ def run_(
         raise BadUsage("--once and --watch exclude each other", fix="leave one of them out")
     workspace = run.workspace()
     asked = chosen(workspace.root, config, settings)
+    again = _again(config, settings)
     if watch:
-        came = rounds.watch(workspace, asked, anew=anew, say=run.say)
+        came = rounds.watch(workspace, asked, anew=anew, say=run.say, again=again)
         run.result(
             {"rounds": [outcome.as_json() for outcome in came]},
             f"{sum(outcome.state == 'done' for outcome in came)} rounds done",
@@ -56,7 +57,7 @@ def run_(
         return
     stop = Stop()
     with stop.listening():
-        outcome = rounds.once(workspace, asked, anew=anew, say=run.say, stop=stop)
+        outcome = rounds.once(workspace, asked, anew=anew, say=run.say, stop=stop, again=again)
     run.result(outcome.as_json(), outcome.text)
 
 
@@ -132,6 +133,14 @@ def summary(content: Mapping[str, Any]) -> str:
         rate = "none" if f["win_rate"] is None else f"{f['win_rate']:.3f}"
         lines.append(f"{name} against {compared['other']}: win rate {rate} ({interval}, n = {f['n']})")
     return "\n".join([*lines, f"decided by {content['actor']}"])
+
+
+def _again(config: Path | None, settings: list[str] | None) -> str:
+    """The command that goes on with what this one began, from wherever it is called."""
+    import shlex
+
+    where = [] if config is None else ["--config", str(config.absolute())]
+    return shlex.join(["rlhf", "loop", "run", *where, *(settings or ())])
 
 
 def chosen(root: Path, config: Path | None, settings: list[str] | None) -> LoopSettings:

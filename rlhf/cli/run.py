@@ -140,14 +140,15 @@ def _require_settings(workspace: Workspace, command: str, values: dict[str, Any]
 
 
 def _run_json(workspace: Workspace, row: RunRow) -> dict[str, Any]:
+    from rlhf.rounds.state import again as loop_again
     from rlhf.store import runs
 
     state = runs.state_now(workspace, row)
-    again = (
-        "rlhf loop run"
-        if row.kind == "loop"
-        else f"rlhf {row.kind} train {row.name} --config {workspace.root / row.folder / 'config.yaml'} --resume"
-    )
+    again = f"rlhf {row.kind} train {row.name} --config {workspace.root / row.folder / 'config.yaml'} --resume"
+    if row.kind == "loop":
+        again = loop_again(workspace, row)
+    if row.kind == "calibration":
+        again = f"rlhf reward calibrate {row.settings['version']} --snapshot {row.settings['snapshot']}"
     fix = {"fix": f"run {row.id} lost its process; go on: {again}"} if state == "lost" else {}
     return {**row.as_json(), "state": state, **fix}
 

@@ -28,12 +28,15 @@ def once(
     anew: bool = False,
     say: Say | None = None,
     stop: Stop | None = None,
+    again: str = state.AGAIN,
 ) -> Outcome:
     """Go on with the round that is unfinished, or begin one if enough judgements are new, and bring it to its decision.
 
-    anew: give an unfinished round up. Raises Conflict where another round is under way, an alias has no gate and the settings
-    don't allow that, an unfinished round has other settings, or held-out rows would change sides; BadUsage for an unknown base or
-    judge; Interrupted after Ctrl-C; and what the steps raise: the round is then `failed`, and the same call tries that step again.
+    anew: give an unfinished round up. again: the command that this call was given by, for whoever goes on.
+
+    Raises Conflict where another round is under way, an alias has no gate and the settings don't allow that, an unfinished round
+    has other settings, or held-out rows would change sides; BadUsage for an unknown base or judge; Interrupted after Ctrl-C; and
+    what the steps raise: the round is then `failed`, and the same call tries that step again.
     """
     say, stop = say or _silent, stop or Stop()
     with state.alone(workspace, settings.name):
@@ -41,6 +44,7 @@ def once(
         current = state.unfinished(workspace, settings, anew=anew)
         if current is not None:
             say(f"going on with round {current.id}")
+            current.again = again
             return _through(Work(workspace, current, stop, say))
         settled = proposals.settle(workspace, settings)
         new, since = _new(workspace, settings)
@@ -48,7 +52,7 @@ def once(
             return Outcome(
                 "idle", new=new, wanted=settings.min_new_judgements, why=_missing(new, settings, since), settled=settled
             )
-        current = state.start(workspace, settings, {"new": new, "since": since})
+        current = state.start(workspace, settings, {"new": new, "since": since}, again)
         say(f"round {current.id}: {new} new judgements since {since or 'the beginning'}")
         return _through(Work(workspace, current, stop, say), new=new, settled=settled)
 
@@ -60,6 +64,7 @@ def watch(
     anew: bool = False,
     say: Say | None = None,
     rounds: int | None = None,
+    again: str = state.AGAIN,
 ) -> list[Outcome]:
     """`once`, again and again, looking every `poll_seconds`; Ctrl-C ends it between two steps. rounds: end after so many that came
     to a decision. Returns the outcomes that did something.
@@ -71,7 +76,7 @@ def watch(
         while not stop.asked:
             at = _audit_length(workspace)
             if at != seen:  # nothing is read again while nothing was written
-                outcome = once(workspace, settings, anew=anew, say=say, stop=stop)
+                outcome = once(workspace, settings, anew=anew, say=say, stop=stop, again=again)
                 anew, seen = False, -1 if outcome.state == "done" else _audit_length(workspace)
                 if outcome.state == "done" or outcome.settled:
                     came.append(outcome)
@@ -92,7 +97,7 @@ def _through(work: Work, new: int | None = None, settled: tuple[dict[str, object
         for name, step, with_rewards_alone in STEPS:
             if name in one.results or not (with_rewards_alone or work.settings.policy is not None):
                 continue
-            work.stop.check(name)
+            work.stop.check(name, one.again)
             one.begin(name)
             work.say(f"round {one.id}: {name.replace('_', ' ')}")
             try:

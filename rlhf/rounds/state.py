@@ -25,17 +25,21 @@ KIND = "loop"
 FILE = "state.json"
 BECAUSE = "because"  # beside the steps' results
 LOCK = "loop.lock"
+AGAIN = "rlhf loop run"
 
 
 @dataclass
 class Round:
-    """One round under way or done. results: what each step gave, in the order of the steps; doing: the step under way."""
+    """One round under way or done. results: what each step gave, in the order of the steps; doing: the step under way; again:
+    the command that goes on with it.
+    """
 
     id: str
     folder: Path
     settings: LoopSettings
     results: dict[str, dict[str, Any]] = field(default_factory=dict)
     doing: str | None = None
+    again: str = AGAIN
 
     def begin(self, step: str) -> None:
         self.doing = step
@@ -50,16 +54,17 @@ class Round:
         """Whole or not at all, and on the disk before the next step begins."""
         staged = self.folder / f"{FILE}.new"
         with open(staged, "wb") as file:
-            file.write(canonical_json({"round": self.id, "doing": self.doing, "results": self.results}))
+            kept = {"round": self.id, "doing": self.doing, "again": self.again, "results": self.results}
+            file.write(canonical_json(kept))
             file.flush()
             os.fsync(file.fileno())
         staged.replace(self.folder / FILE)
 
 
-def start(workspace: Workspace, settings: LoopSettings, because: Mapping[str, Any]) -> Round:
+def start(workspace: Workspace, settings: LoopSettings, because: Mapping[str, Any], again: str) -> Round:
     """Begin a round. because: how many judgements are new, and since which cut."""
     run_id = runs.start(workspace, KIND, settings.name, None, settings.content())
-    made = Round(run_id, workspace.root / "runs" / run_id, settings, {BECAUSE: dict(because)})
+    made = Round(run_id, workspace.root / "runs" / run_id, settings, {BECAUSE: dict(because)}, again=again)
     made._write()
     return made
 
@@ -87,6 +92,14 @@ def unfinished(workspace: Workspace, settings: LoopSettings, *, anew: bool) -> R
 def finished(workspace: Workspace, settings: LoopSettings) -> list[Round]:
     """The rounds of this name that are done, oldest first, under the settings of today."""
     return [_round(workspace, row, settings) for row in _rows(workspace, settings.name) if row.state == "done"]
+
+
+def again(workspace: Workspace, row: RunRow) -> str:
+    """The command that goes on with a round, as it was last given."""
+    try:
+        return str(json.loads((workspace.root / row.folder / FILE).read_bytes()).get("again", AGAIN))
+    except (OSError, ValueError):
+        return AGAIN
 
 
 @contextmanager

@@ -228,7 +228,7 @@ STEPS: tuple[tuple[str, Callable[[Work], Result], bool], ...] = (
 
 def _trained(work: Work, settings: Any) -> Result:
     child = work.settings.processes == "child"
-    return trained(work.workspace, settings, work.round.folder, child=child, stop=work.stop, say=work.say)
+    return trained(work.workspace, settings, work.round, child=child, stop=work.stop, say=work.say)
 
 
 def _suite(work: Work, gate: registry.Gate | None) -> str:

@@ -37,24 +37,21 @@ class Stop:
             self._restore()
 
     @contextmanager
-    def paused(self) -> Iterator[None]:
-        """As if nobody listened: Ctrl-C interrupts what the block waits for."""
-        if not self._before:
-            yield
-            return
-        before = self._before
-        self._restore()
+    def interrupting(self) -> Iterator[None]:
+        """Either signal interrupts what the block waits for, with a KeyboardInterrupt."""
+        listened_to = tuple(self._before)
+        for number in listened_to:
+            signal.signal(number, signal.default_int_handler)
         try:
             yield
         finally:
-            for number in before:
+            for number in listened_to:
                 signal.signal(number, self._ask)
-            self._before = before
 
-    def check(self, doing: str) -> None:
-        """Raise Interrupted where it was asked. doing: the step that would come next."""
+    def check(self, doing: str, again: str) -> None:
+        """Raise Interrupted where it was asked. doing: the step that would come next; again: the command that goes on."""
         if self.asked:
-            raise Interrupted(f"stopped before the step '{doing}'", fix="go on with the same command")
+            raise Interrupted(f"stopped before the step '{doing}'", fix=f"go on with: {again}")
 
     def sleep(self, seconds: float) -> None:
         """Wait so long, or until it is asked."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +18,7 @@ from rlhf.jobs import Job
 from rlhf.jobs.work import settle
 from rlhf.policy.settings import PolicySettings
 from rlhf.reward.settings import RewardSettings
+from rlhf.rounds.state import Round
 from rlhf.rounds.stopping import Stop
 from rlhf.store import Workspace, runs
 from rlhf.store.heavy import heavy
@@ -25,6 +27,7 @@ from rlhf.store.runs import RunRow
 Say = Callable[[str], None]
 Role = Literal["reward", "policy"]
 _POLL_S = 1.0
+_STOP_S = 3600.0  # a step on a CPU, and its checkpoint, may take minutes
 # A version that is gone on from keeps its shape, whatever the settings say; the run records the shape that it got.
 _SHAPE = ("lora_r", "lora_alpha", "lora_dropout", "top_layers")
 
@@ -38,7 +41,7 @@ class TrainingFailed(RlhfError):
 def trained(
     workspace: Workspace,
     settings: RewardSettings | PolicySettings,
-    folder: Path,
+    one: Round,
     *,
     child: bool,
     stop: Stop,
@@ -46,17 +49,18 @@ def trained(
 ) -> dict[str, Any]:
     """The training's version, digest and run; trained now unless a run with these settings has published it.
 
-    folder: the round's, where the settings are written for the child. Raises TrainingFailed for a job that failed, Interrupted,
-    and in this process what the training raises.
+    one: the round, in whose folder the settings are written for the child. Raises TrainingFailed for a job that failed,
+    Interrupted, and in this process what the training raises.
     """
     role: Role = "reward" if isinstance(settings, RewardSettings) else "policy"
-    file = folder / f"{role}.yaml"
+    file = one.folder / f"{role}.yaml"
+    wait = Wait(workspace, one.again, stop, say)
     if child:
-        _finish_job(workspace, file, stop, say)
+        _finish_job(wait, file)
     found = _run_of(workspace, role, settings)
     if found is None or found.state != "done":
         if child:
-            _as_job(workspace, role, settings, file, resume=found is not None, stop=stop, say=say)
+            _as_job(wait, role, settings, file, resume=found is not None)
         else:
             _here(workspace, settings, resume=found is not None, say=say)
         found = _run_of(workspace, role, settings)
@@ -95,50 +99,63 @@ def _here(workspace: Workspace, settings: RewardSettings | PolicySettings, *, re
             policy.train(workspace, settings, resume=resume, say=say)
 
 
-def _as_job(
-    workspace: Workspace,
-    role: Role,
-    settings: RewardSettings | PolicySettings,
-    file: Path,
-    *,
-    resume: bool,
-    stop: Stop,
-    say: Say,
-) -> None:
+def _as_job(wait: Wait, role: Role, settings: RewardSettings | PolicySettings, file: Path, *, resume: bool) -> None:
     words = [role, "train", settings.name, "--config", str(file), *(["--resume"] if resume else [])]
     file.write_text(config.to_yaml(settings, command=f"rlhf {' '.join(words)}"), "utf-8")
-    job = jobs.enqueue(workspace, words)
-    say(f"job {job.id} trains {settings.name}; its progress is in {job.folder / 'log'}")
-    ended = _waited(workspace, job, stop, say)
+    job = jobs.enqueue(wait.workspace, words)
+    wait.say(f"job {job.id} trains {settings.name}; its progress is in {job.folder / 'log'}")
+    ended = wait.until_over(job)
     if ended.state != "done":
         raise TrainingFailed(
             f"job {ended.id}, which trains {settings.name}, is {ended.state}: {ended.error or 'it said nothing'}",
-            fix=f"look at it with: rlhf run show {ended.id}; the same command goes on, or begin again with --anew",
+            fix=f"look at it with: rlhf run show {ended.id}; go on with: {wait.again}, or begin again with --anew",
         )
 
 
-def _finish_job(workspace: Workspace, file: Path, stop: Stop, say: Say) -> None:
+def _finish_job(wait: Wait, file: Path) -> None:
     """A job of this round may outlive the round's process: then it is waited for, never started beside."""
-    mine = [job for job in jobs.list_jobs(workspace) if str(file) in job.words]
+    mine = [job for job in jobs.list_jobs(wait.workspace) if str(file) in job.words]
     if mine and jobs.state_now(mine[-1]) in ("queued", "running", "stopping"):
-        say(f"job {mine[-1].id} of this round is still {mine[-1].state}")
-        _waited(workspace, mine[-1], stop, say)
+        wait.say(f"job {mine[-1].id} of this round is still {mine[-1].state}")
+        wait.until_over(mine[-1])
 
 
-def _waited(workspace: Workspace, job: Job, stop: Stop, say: Say) -> Job:
-    """The job as it ended. Whoever works the queue off may run it; where nobody does, the queue is worked off here."""
-    try:
-        with stop.paused():
-            while (seen := jobs.state_now(job)) in ("queued", "running", "stopping"):
-                if seen == "queued":
-                    jobs.work(workspace, once=True, say=say)
-                else:
-                    time.sleep(_POLL_S)
-                job = jobs.find(workspace, job.id)
-    except KeyboardInterrupt:
-        raise Interrupted(
-            f"the loop stopped; job {job.id} goes on",
-            fix=f"the same command goes on with it; stop it too with: rlhf run cancel {job.id}",
-        ) from None
-    settle(workspace)  # records how one ended whose worker is gone
-    return jobs.find(workspace, job.id)
+@dataclass(frozen=True)
+class Wait:
+    """Waiting for a job of the round. again: the command that goes on with the round."""
+
+    workspace: Workspace
+    again: str
+    stop: Stop
+    say: Say
+
+    def until_over(self, job: Job) -> Job:
+        """The job as it ended. Whoever works the queue off may run it; where nobody does, the queue is worked off here.
+
+        Ctrl-C stops the job too, after its step, and is then raised as Interrupted.
+        """
+        try:
+            with self.stop.interrupting():
+                while (seen := jobs.state_now(job)) in ("queued", "running", "stopping"):
+                    if seen == "queued":
+                        jobs.work(self.workspace, once=True, say=self.say)
+                    else:
+                        time.sleep(_POLL_S)
+                    job = jobs.find(self.workspace, job.id)
+        except (KeyboardInterrupt, Interrupted):  # the second from a worker that was running it
+            raise self._stopped(job) from None
+        settle(self.workspace)  # records how one ended whose worker is gone
+        return jobs.find(self.workspace, job.id)
+
+    def _stopped(self, job: Job) -> Interrupted:
+        """Ask the job to stop too, for nothing may run on unseen; it leaves its checkpoint. A second Ctrl-C kills it."""
+        self.say(f"stopping job {job.id} after its step (Ctrl-C again = at once)")
+        fix = f"go on with: {self.again}"
+        try:
+            with self.stop.interrupting():
+                jobs.cancel(self.workspace, job.id, timeout_s=_STOP_S)
+        except KeyboardInterrupt:
+            jobs.cancel(self.workspace, job.id, now=True)
+        except RlhfError as error:  # it is on another host, has ended by itself, or is still at its step
+            return Interrupted(f"the loop stopped; {error.message}", fix=f"{fix}; about the job: {error.fix}")
+        return Interrupted(f"the loop stopped, and with it job {job.id}, whose last checkpoint is kept", fix=fix)
