@@ -10,9 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf.engine import rewards, scoring
+from rlhf.engine.attention import by_span, packed_attention
 from rlhf.engine.bases import Base
-from rlhf.engine.packing import Group, Packing, pack, packed_attention
+from rlhf.engine.packing import Group, Packing, pack
 from rlhf.engine.placement import Placement
+from rlhf.engine.rendering import Renderer
+from rlhf.records import Message
 
 CPU = Placement("cpu", "float32", "test")
 
@@ -98,6 +101,107 @@ def test_block_mask_for_flex_attention_sees_what_the_loop_sees() -> None:
     ours, _ = packed_attention(torch.nn.Module(), query, key, value, None, scaling=0.25, packing=packing)
     flex = flex_attention(query, key, value, block_mask=packing.block_mask, scale=0.25, enable_gqa=True).transpose(1, 2)
     assert torch.allclose(ours, flex, atol=1e-5)
+
+
+def of_lengths(lengths: list[tuple[int, list[int]]]) -> Packing:
+    return pack([Group(range(n), tuple(range(m) for m in replies)) for n, replies in lengths]).packing
+
+
+def seen_by_definition(packing: Packing) -> torch.Tensor:
+    """(T, T) boolean: a token sees the tokens up to itself, of its prefix and of its own reply."""
+    seen = torch.zeros(packing.n_tokens, packing.n_tokens, dtype=torch.bool)
+    for spans in packing.groups:
+        for span in spans:
+            own = [*range(span.prefix_start, span.prefix_stop), *range(span.start, span.stop)]
+            for at, row in enumerate(own):
+                seen[row, own[: at + 1]] = True
+    return seen
+
+
+# One-token replies, empty prompts, one reply or many to a prompt, shorter and longer than a tile.
+row_lengths = st.lists(
+    st.tuples(st.integers(0, 150), st.lists(st.integers(1, 90), min_size=1, max_size=6)), min_size=1, max_size=3
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(lengths=row_lengths)
+def test_tiles_and_block_mask_see_what_the_definition_says(lengths: list[tuple[int, list[int]]]) -> None:
+    packing = of_lengths(lengths)
+    wanted = seen_by_definition(packing)
+    tiled = torch.zeros_like(wanted)
+    rows: list[int] = []
+    for tile in packing.tiles:
+        keys = torch.cat([torch.arange(start, stop) for start, stop in tile.stretches])
+        for at, row in enumerate(range(tile.start, tile.stop)):
+            tiled[row, keys[: len(keys) - (tile.stop - tile.start) + at + 1]] = True
+            rows.append(row)
+    assert sorted(rows) == list(range(packing.n_tokens)) and torch.equal(tiled, wanted)
+    at = torch.arange(packing.n_tokens)
+    assert torch.equal(packing.block_mask.mask_mod(0, 0, at[:, None], at[None, :]), wanted)
+
+
+@settings(max_examples=30, deadline=None)
+@given(lengths=row_lengths, heads=st.sampled_from([(4, 2), (3, 3), (3, 1)]), wide=st.booleans())
+def test_tiled_attention_and_its_gradients_are_those_of_torchs_kernel(
+    lengths: list[tuple[int, list[int]]], heads: tuple[int, int], wide: bool
+) -> None:
+    packing = of_lengths(lengths)
+    torch.manual_seed(packing.n_tokens)
+    kind = torch.float64
+    shapes = ((heads[0], 8), (heads[1], 8), (heads[1], 12 if wide else 8))
+    states = [torch.randn(1, packing.n_tokens, *shape, dtype=kind).transpose(1, 2) for shape in shapes]
+    found = []
+    for way in (lambda *qkv: packed_attention(torch.nn.Module(), *qkv, None, packing=packing)[0], None):
+        leaves = [state.clone().requires_grad_(True) for state in states]
+        out = way(*leaves) if way else by_span(*leaves, packing, 8**-0.5)
+        out.mul(torch.linspace(-1, 1, out.numel(), dtype=kind).view(out.shape)).sum().backward()
+        found.append([out.detach(), *(leaf.grad for leaf in leaves)])
+    assert found[0][0].shape == (1, packing.n_tokens, heads[0], shapes[2][1])
+    for ours, torchs in zip(*found, strict=True):
+        assert torch.allclose(ours, torchs, atol=1e-10)
+
+
+def test_bfloat16_gradients_are_no_further_off_than_torchs_kernel() -> None:
+    packing = of_lengths([(90, [30, 40]), (0, [70, 1])])
+    torch.manual_seed(0)
+    states = [torch.randn(1, heads, packing.n_tokens, 16).bfloat16() for heads in (6, 2, 2)]
+    ways: list[tuple[torch.dtype, bool]] = [(torch.float64, False), (torch.bfloat16, True), (torch.bfloat16, False)]
+    found = []
+    for kind, ours in ways:
+        leaves = [state.to(kind, copy=True).requires_grad_(True) for state in states]
+        if ours:
+            out, _ = packed_attention(torch.nn.Module(), *leaves, None, scaling=0.5, packing=packing)
+        else:
+            out = by_span(*leaves, packing, 0.5)
+        out.backward(torch.linspace(-1, 1, out.numel()).view(out.shape).to(kind))
+        found.append([leaf.grad.double() for leaf in leaves if leaf.grad is not None])
+    for right, ours_, torchs in zip(*found, strict=True):
+        assert (ours_ - right).norm() <= 1.2 * (torchs - right).norm() <= 0.03 * right.norm()
+
+
+def test_dropout_in_the_attention_is_torchs() -> None:
+    """GPT-2's configuration has it: the tiles know none."""
+    packing = of_lengths([(5, [3, 2])])
+    query, key, value = (torch.randn(1, 2, packing.n_tokens, 8) for _ in range(3))
+    torch.manual_seed(1)
+    ours, _ = packed_attention(torch.nn.Module(), query, key, value, None, dropout=0.5, packing=packing)
+    torch.manual_seed(1)
+    assert torch.equal(ours, by_span(query, key, value, packing, 8**-0.5, 0.5))
+    assert not torch.allclose(ours, by_span(query, key, value, packing, 8**-0.5), atol=1e-3)
+
+
+def test_a_prompt_longer_than_the_limit_scores_packed_as_padded(model: object, tiny_folder: Path) -> None:
+    """Its oldest turns go, and what is left scores alike both ways; where that isn't enough there is nothing to score."""
+    renderer = Renderer(Base("tiny", "0" * 64, tiny_folder, "", "", {}, {}).tokenizer(), max_length=160)
+    turns = (Message("user", "x" * 120), Message("assistant", "yes"), Message("user", "And now?"))
+    kept = [renderer.reply(turns, text) for text in ("red", "r", "a blue one")]
+    assert all(not isinstance(one, str) and one[1] == 2 for one in kept)
+    batch = [Group.of([one[0] for one in kept])]  # type: ignore[index]
+    assert len(batch[0].prefix) > 60
+    ours, stock = (scoring.score(way(model), batch)[0] for way in (packed, padded))
+    assert ours == pytest.approx(stock, abs=1e-4) and len({round(score, 4) for score in ours}) == 3
+    assert renderer.reply(turns, "r" * 200) == "too_long"
 
 
 def test_positions_restart_after_the_prefix_for_every_reply() -> None:

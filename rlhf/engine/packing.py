@@ -3,9 +3,9 @@
 One group is `[prefix, reply, reply, ...]`; a pair is a group of two. Position ids restart after the prefix for every reply,
 and attention lets a reply see the prefix and itself only, so each reply's states equal those of its full rendering alone.
 
-The attention is registered with transformers under the name `packed`. Without a `packing` among its arguments it is `sdpa`,
-mask included. A packed forward passes a ready 4-D mask, since transformers' own mask would read restarting position ids as
-new sequences and hide the prefix from every reply but the first.
+The attention (`engine.attention`) is registered with transformers under the name `packed`. Without a `packing` among its
+arguments it is `sdpa`, mask included. A packed forward passes a ready 4-D mask, since transformers' own mask would read
+restarting position ids as new sequences and hide the prefix from every reply but the first.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import torch
-from torch.nn.functional import scaled_dot_product_attention
 
 NAME = "packed"
+_TILE = 64  # rows: a tile's weights, of all heads, should stay in a core's cache
 
 
 @dataclass(frozen=True)
@@ -77,6 +78,29 @@ class Span:
     stop: int
 
 
+@dataclass(frozen=True)
+class Tile:
+    """Rows [start, stop) and the stretches of the row whose keys they see. The last stop - start of these keys are the rows
+    themselves, of which each sees those up to itself.
+    """
+
+    start: int
+    stop: int
+    stretches: tuple[tuple[int, int], ...]
+
+    def seen(self, states: torch.Tensor) -> torch.Tensor:
+        """Of states (heads, T, D), those of the keys: (heads, keys, D)."""
+        parts = [states[:, start:stop] for start, stop in self.stretches]
+        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+
+    def add_to(self, states: torch.Tensor, found: torch.Tensor) -> None:
+        """Add what was found at the keys (heads, keys, D) to states (heads, T, D)."""
+        at = 0
+        for start, stop in self.stretches:
+            states[:, start:stop] += found[:, at : at + stop - start]
+            at += stop - start
+
+
 @dataclass
 class Packing:
     """What the attention needs to know of a row: its spans. `calls` counts the layers that have read it.
@@ -101,6 +125,21 @@ class Packing:
             for spans in self.groups
             for span in spans
         ]
+
+    @cached_property
+    def tiles(self) -> tuple[Tile, ...]:
+        """The row in tiles of at most `_TILE` rows: prefix and first reply as one sequence, then each further reply."""
+        found = []
+        for spans in self.groups:
+            for span in spans:
+                first = span.prefix_start if span is spans[0] else span.start
+                before = [] if span is spans[0] else [(span.prefix_start, span.prefix_stop)]
+                n_tiles = -(-(span.stop - first) // _TILE)
+                cuts = [first + (span.stop - first) * i // n_tiles for i in range(n_tiles + 1)]
+                for start, stop in pairwise(cuts):
+                    stretches = [(a, b) for a, b in (*before, (first, stop)) if a < b]
+                    found.append(Tile(start, stop, tuple(stretches)))
+        return tuple(found)
 
     def lower_right(self, n_queries: int, n_keys: int) -> torch.Tensor:
         """Boolean mask (n_queries, n_keys): query i of the last n_queries positions sees keys up to itself. Made once a row."""
@@ -190,74 +229,12 @@ def pad_rows(
     return {"input_ids": ids.to(device), "attention_mask": mask.to(device), "ends": ends.to(device)}
 
 
-def packed_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    packing: Packing | None = None,
-    **kwargs: Any,
-) -> tuple[torch.Tensor, None]:
-    """transformers' attention interface. query: (B, H, T, D); key, value: (B, H_kv, T, D) -> ((B, T, H, D), None)."""
-    if packing is None:
-        from transformers.integrations.sdpa_attention import sdpa_attention_forward
-
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, scaling=scaling, dropout=dropout, **kwargs
-        )
-    packing.calls[0] += 1
-    if query.is_cuda:
-        return _flex(query, key, value, packing, scaling), None
-    grouped = query.shape[1] != key.shape[1]
-    # One split a tensor: its backward is one concatenation, where that of a slice fills a whole row with zeros.
-    parts = zip(*(tensor.split(packing.part_lengths, dim=2) for tensor in (query, key, value)), strict=True)
-    out = []
-    for spans in packing.groups:
-        for span in spans:
-            q, k, v = next(parts)
-            if span is spans[0]:  # the prefix and the first reply are one plain causal sequence
-                prefix_k, prefix_v = (x[:, :, : span.prefix_stop - span.prefix_start] for x in (k, v))
-                out.append(
-                    scaled_dot_product_attention(
-                        q, k, v, is_causal=True, scale=scaling, dropout_p=dropout, enable_gqa=grouped
-                    )
-                )
-            else:
-                keys, values = torch.cat((prefix_k, k), dim=2), torch.cat((prefix_v, v), dim=2)
-                mask = packing.lower_right(q.shape[2], keys.shape[2])
-                out.append(
-                    scaled_dot_product_attention(
-                        q, keys, values, attn_mask=mask, scale=scaling, dropout_p=dropout, enable_gqa=grouped
-                    )
-                )
-    return torch.cat(out, dim=2).transpose(1, 2).contiguous(), None
-
-
-def _flex(
-    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, packing: Packing, scaling: float | None
-) -> torch.Tensor:
-    """One flex attention call over the whole row; compiled on CUDA, where alone it is fast."""
-    from transformers.integrations.flex_attention import compile_friendly_flex_attention
-
-    out = compile_friendly_flex_attention(
-        query,
-        key,
-        value,
-        block_mask=packing.block_mask,
-        scale=scaling,
-        enable_gqa=query.shape[1] != key.shape[1],
-        training=torch.is_grad_enabled(),
-    )
-    return (out[0] if isinstance(out, tuple) else out).transpose(1, 2).contiguous()
-
-
 def register() -> None:
     """Make `packed` known to transformers: the attention and its mask function together."""
     from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    from rlhf.engine.attention import packed_attention
 
     ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
     ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
