@@ -63,8 +63,9 @@ def test_an_instant_reward_learns_what_the_labelers_prefer(ready: Workspace) -> 
     assert {"config.yaml", "metrics.jsonl", "report.json", "report.html"} <= {
         f.name for f in trained.run_folder.iterdir()
     }
-    yes, no = (row["score"] for row in reward.score_items(ready, trained.version, ITEMS))
-    assert yes > no
+    yes, no = reward.score_items(ready, trained.version, ITEMS)
+    assert yes["score"] > no["score"]
+    assert yes["doubt"] > 0 and no["doubt"] > 0
 
 
 def test_the_head_is_scikit_learns_on_the_same_states(ready: Workspace) -> None:

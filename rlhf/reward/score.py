@@ -100,7 +100,7 @@ def score_with(
 def score_items(
     workspace: Workspace, version: VersionRef | str, items: Sequence[Item], place: Placement | None = None
 ) -> Iterator[Mapping[str, Any]]:
-    """`{"id", "score", "version", "digest"}` for each item in order.
+    """`{"id", "score", "version", "digest"}` for each item in order, and `doubt` where the version gives one.
 
     Replies to one prompt share its tokens in the forward, wherever in `items` they stand. A reply that can't be scored has score
     null and `unscored`: "too_long", or "refused" by the chat template.
@@ -145,11 +145,12 @@ def _scored(reward: OpenReward, items: Sequence[Item]) -> list[dict[str, Any]]:
     fits = [(i, r) for i, r in enumerate(rendered) if not isinstance(r, str)]
     prompts = [(items[i].prompt, r[1]) for i, r in fits]  # a prompt that lost turns renders otherwise
     shared = share(prompts, [r[0] for _, r in fits], _TOKEN_BUDGET)
-    scores = reward.score([group for group, _ in shared], token_budget=_TOKEN_BUDGET)
+    scores = scoring.score_with_doubt(reward.model, [group for group, _ in shared], token_budget=_TOKEN_BUDGET)
     for (_, owners), row in zip(shared, scores, strict=True):
-        for own, score in zip(owners, row, strict=True):
+        for own, (score, doubt) in zip(owners, row, strict=True):
+            said = {"score": score} if doubt is None else {"score": score, "doubt": doubt}
             for n in own:
-                rows[fits[n][0]] = {"score": score, **rows[fits[n][0]]}
+                rows[fits[n][0]] = {**said, **rows[fits[n][0]]}
     return rows
 
 
