@@ -90,13 +90,20 @@ def score(
     run: Run,
     version: Annotated[str, typer.Argument(help="name@7, name@alias or sha256:…", metavar="VERSION")],
     file: Annotated[
-        Path, typer.Argument(help='JSONL of {"id", "prompt", "reply"}; - = standard input.', metavar="FILE")
+        Path,
+        typer.Argument(
+            help='JSONL of {"id", "prompt", "reply"}, or of pairs {"id", "prompt", "reply_a", "reply_b"}; - = standard input.',
+            metavar="FILE",
+        ),
     ],
     dtype: Annotated[
         str, typer.Option(help="Type of the body: float32 (scores agree across machines), bfloat16 or auto.")
     ] = "float32",
 ) -> None:
-    """Score replies: one JSON object a line, in the file's order. Nothing is scored if a line can't be read."""
+    """Score replies: one JSON object a line, in the file's order. Nothing is scored if a line can't be read.
+
+    A pair gets both scores and p_a, the chance that a labeler prefers reply a: trust it where VERSION is calibrated.
+    """
     from rlhf.cli.lines import json_lines
 
     workspace = run.workspace()
@@ -105,10 +112,11 @@ def score(
     ref = registry.resolve(workspace, version, role="reward")
     records = json_lines(file)
     from rlhf.engine.placement import choose
-    from rlhf.reward.score import item_of, score_items
+    from rlhf.reward.asked import asked_of, score_asked
+    from rlhf.reward.score import open_reward
 
-    items = [item_of(record, number) for number, record in records]
-    for row in score_items(workspace, ref, items, choose("auto", dtype)):
+    asked = [asked_of(record, number) for number, record in records]
+    for row in score_asked(open_reward(workspace, ref, choose("auto", dtype)), asked):
         if not put(json_text(row)):
             break
 
