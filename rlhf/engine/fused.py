@@ -2,8 +2,8 @@
 
 PEFT computes the LoRA's part as a tensor as large as the output, scales it, and adds it to a third one; autograd does the same
 again on the way back and keeps what it needs of each. Here the scale goes on the r columns of x A^T, and the LoRA's part is added
-by the matrix multiply itself. With SmolLM2-135M, r = 16, on a CPU, a training step takes 0.87 of the time in bfloat16 and 0.93 in
-float32. The gradients are PEFT's up to rounding.
+by the matrix multiply itself. With SmolLM2-135M, r = 16, on a CPU, a training step takes 0.88 to 0.90 of the time in bfloat16
+and 0.93 to 0.96 in float32. The gradients are PEFT's up to rounding.
 
 Only the module's class is exchanged, for a subclass of PEFT's: names, parameters, saving, merging and switching stay PEFT's, and
 whatever isn't the plain case (dropout in training, several adapters, variants, quantised or partitioned weights) runs PEFT's code.

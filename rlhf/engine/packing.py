@@ -88,6 +88,10 @@ class Tile:
     stop: int
     stretches: tuple[tuple[int, int], ...]
 
+    @property
+    def n_keys(self) -> int:
+        return sum(stop - start for start, stop in self.stretches)
+
     def seen(self, states: torch.Tensor) -> torch.Tensor:
         """Of states (heads, T, D), those of the keys: (heads, keys, D)."""
         parts = [states[:, start:stop] for start, stop in self.stretches]
