@@ -16,8 +16,9 @@ from preferences import write_polite
 from rlhf import engine, feedback, registry, reward, snapshots
 from rlhf.errors import BadInput
 from rlhf.measures.temperature import temperature
-from rlhf.records import SnapshotRow
+from rlhf.records import Message, SnapshotRow
 from rlhf.reward.aside import is_aside, left_aside
+from rlhf.reward.score import Item
 from rlhf.store import Workspace, runs
 
 QUICK: dict[str, Any] = {
@@ -204,6 +205,37 @@ def test_scores_that_point_away_from_the_votes_are_refused_and_the_run_says_so(
     with pytest.raises(BadInput, match="point away from the votes"):
         calibrate(ready, snapshot="turned")
     assert runs.list_runs(ready)[-1].state == "failed" and len(registry.list_versions(ready)) == 3
+
+
+def test_an_instant_rewards_doubt_is_divided_with_its_scores(ready: Workspace) -> None:
+    head = {
+        "kind": "head",
+        "name": "instant",
+        "snapshot": "polite",
+        "base": "tiny",
+        "dtype": "float32",
+        "set_aside": 0.5,
+    }
+    reward.train(ready, reward.RewardSettings(**head))  # type: ignore[arg-type]
+    done = calibrate(ready, "instant@1")
+    assert registry.show(ready, done.version).kind == "head"
+    item = Item(1, (Message("user", "Question 3 about red?"),), "Yes blue thanks")
+    (before,), (after,) = (list(reward.score_items(ready, version, [item])) for version in ("instant@1", "instant@2"))
+    for what in ("score", "doubt"):
+        assert after[what] == pytest.approx(before[what] / done.temperature, rel=1e-3)
+
+
+@pytest.mark.slow
+def test_an_ensembles_child_keeps_its_members_at_another_scale(ready: Workspace) -> None:
+    train(ready, "many", members=2, top_layers=1, max_steps=2)
+    done = calibrate(ready, "many@1")
+    manifest = registry.show(ready, done.version).manifest
+    assert manifest["kind"] == "ensemble" and [relation for relation, _ in manifest["parents"]] == [
+        "calibrates", "member", "member",
+    ]  # fmt: skip
+    rows = list(snapshots.open_snapshot(ready, "polite").rows("test"))
+    before, after = (differences(ready, version, rows) for version in ("many@1", "many@2"))
+    assert after == pytest.approx(before / done.temperature, abs=1e-4, rel=1e-3)
 
 
 def test_the_command_calibrates_and_says_what_came_of_it(

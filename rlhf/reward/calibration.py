@@ -140,16 +140,19 @@ def _publish(
             snapshot_digest=snapshot.digest,
             settings={**manifest["settings"], "temperature": fitted},
             seeds={**manifest["seeds"], "calibration": content["seed"]},
-            parents=(
-                ("calibrates", parent.digest),
-                *((relation, digest) for relation, digest in manifest["parents"] if relation == "member"),
-            ),
+            parents=(("calibrates", parent.digest), *_members(opened)),
             metrics=fitting.metrics(content),
             simulated=content["simulated"],
             run_id=run.id,
             details={"set_aside": content["set_aside"], "threshold": content["threshold"]},
         )
         return registry.publish(workspace, staged, draft, evidence)
+
+
+def _members(opened: registry.OpenVersion) -> tuple[tuple[str, str], ...]:
+    """An ensemble's child scores with the same members, which its folder names: they are its parents too."""
+    parents = opened.manifest["parents"] if opened.kind == "ensemble" else ()
+    return tuple((relation, digest) for relation, digest in parents if relation == "member")
 
 
 def _identity(
