@@ -24,6 +24,7 @@ from rlhf.engine.rendering import Renderer
 from rlhf.engine.states import Reading, opening_of
 from rlhf.errors import BadInput, BadUsage
 from rlhf.measures import bayes_logistic
+from rlhf.measures.length import without_length
 from rlhf.reward.material import Material
 from rlhf.reward.rows import TrainRow
 from rlhf.reward.settings import RewardSettings
@@ -34,7 +35,7 @@ POOLING = {"last": ("last",), "mean": ("mean",), "both": ("last", "mean")}
 # Settings that say how steps are made: a head has none, so a value that was asked for would do nothing.
 OF_STEPS = (
     "from_version", "epochs", "max_steps", "pairs_per_step", "learning_rate", "schedule", "warmup", "weight_decay",
-    "max_grad_norm", "lora_r", "lora_alpha", "lora_dropout", "top_layers", "margin", "centring", "length_penalty", "members",
+    "max_grad_norm", "lora_r", "lora_alpha", "lora_dropout", "top_layers", "margin", "centring", "members",
     "gradient_checkpointing", "head_start",
 )  # fmt: skip
 
@@ -67,8 +68,6 @@ def check_settings(settings: RewardSettings, n_processes: int) -> None:
     """Refuse what a head can't use, all at once. Raises BadUsage."""
     plain = {name: RewardSettings.model_fields[name].default for name in OF_STEPS}
     unused = [name for name in OF_STEPS if getattr(settings, name) != plain[name]]
-    if settings.ties not in ("half", "drop"):
-        unused.append("ties")
     if unused:
         raise BadUsage(
             f"{', '.join(unused)} {'say' if unused[1:] else 'says'} how LoRA is trained by steps; kind=head is fitted at once",
@@ -113,9 +112,15 @@ def pooled(
 
 
 def fit(
-    states_N2D: NDArray[np.float32], rows: Sequence[TrainRow], groups_N: Sequence[str], reading: Reading, prior: float
+    states_N2D: NDArray[np.float32],
+    rows: Sequence[TrainRow],
+    groups_N: Sequence[str],
+    reading: Reading,
+    prior: float,
+    length_penalty: float = 0.0,
 ) -> Fitted:
-    """The head of these pairs. groups: opening turns; prior: precision for each feature, 0 = the one with the least loss left out.
+    """The head of these pairs. groups: opening turns; prior: precision for each feature, 0 = the one with the least loss left out;
+    length_penalty: of the setting of that name. The loss left out is that without it.
 
     Raises BadInput where the states hold NaN, or don't differ.
     """
@@ -135,6 +140,8 @@ def fit(
     if not precision:
         precision = bayes_logistic.choose_precision(differences, targets, weights, groups_N=groups_N)
     posterior = bayes_logistic.fit(differences, targets, weights, precision=precision)
+    if length_penalty:
+        posterior = without_length(posterior, differences, [row.length for row in rows], length_penalty)
     seconds = time.perf_counter() - start
     left_out = bayes_logistic.left_out_loss(differences, targets, weights, groups_N=groups_N, precision=precision)
     mean = np.average(states_N2D.mean(axis=1, dtype=np.float64), axis=0, weights=weights)
@@ -165,5 +172,6 @@ def beside(
     settings = material.settings
     reading = reading_of(material.base, settings, at_end=at_end)
     kept = pooled(workspace, material.base, material.place, reading, settings)
-    found = fit(kept.of(material.rows, show), material.rows, groups_of(material), reading, settings.head_prior)
+    states, groups = kept.of(material.rows, show), groups_of(material)
+    found = fit(states, material.rows, groups, reading, settings.head_prior, settings.length_penalty)
     return found, HeadReward(kept.model, found.head)

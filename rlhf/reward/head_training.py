@@ -30,7 +30,9 @@ def train_head(workspace: Workspace, material: Material, state: PartialState, *,
     Raises Interrupted after Ctrl-C: the states that were computed are kept, and `resume` reads them.
     """
     reading = head.reading_of(material.base, material.settings)
-    settings = material.settings.model_copy(update={"head_layers": list(reading.layers)})
+    # What the fit does is what the version records: it is logistic, so a tie is half a vote for each side unless it is dropped.
+    ties = "drop" if material.settings.ties == "drop" else "half"
+    settings = material.settings.model_copy(update={"head_layers": list(reading.layers), "ties": ties})
     material = replace(material, settings=settings)
     with under_way(workspace, Plan("reward", settings.name, settings, material.identity), resume, state) as run:
         material = replace(material, place=kept_dtype(run, material.place, resume))
@@ -45,7 +47,8 @@ def train_head(workspace: Workspace, material: Material, state: PartialState, *,
             )
         seconds = time.perf_counter() - start
         say(f"states of {len(states)} pairs: {kept.n_read} were kept, {kept.n_computed} computed in {seconds:.1f} s")
-        fitted = head.fit(states, material.rows, head.groups_of(material), reading, settings.head_prior)
+        groups = head.groups_of(material)
+        fitted = head.fit(states, material.rows, groups, reading, settings.head_prior, settings.length_penalty)
         say(
             f"fitted {len(fitted.head.weight)} weights in {fitted.seconds:.2f} s; log-loss on opening turns left out "
             f"{fitted.left_out_loss:.4f} nats"

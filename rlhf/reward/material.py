@@ -12,8 +12,12 @@ from rlhf import registry, snapshots
 from rlhf.engine import bases, placement
 from rlhf.engine.rendering import Renderer
 from rlhf.errors import BadInput, BadUsage
+from rlhf.ids import chance
+from rlhf.measures.reliability import Reliability
+from rlhf.reward.aside import is_aside
 from rlhf.reward.rows import RowCounts, TrainRow, training_rows
 from rlhf.reward.settings import RewardSettings
+from rlhf.reward.targets import trust_in
 from rlhf.store import Workspace
 
 Say = Callable[[str], None]
@@ -30,6 +34,7 @@ class Material:
     place: placement.Placement
     rows: list[TrainRow]
     counts: RowCounts
+    trust: Reliability | None = None  # in the labelers, where labels=reliability
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -58,6 +63,11 @@ def open_material(workspace: Workspace, settings: RewardSettings, n_processes: i
             raise BadInput(
                 f"{settings.from_version} stands on another base than {base.name}", fix="train it on its own base"
             )
+        if parent.kind != "lora":
+            raise BadInput(
+                f"{settings.from_version} is a reward of kind {parent.kind}: it has no LoRA to go on from",
+                fix="name a version of kind lora, or leave --from out",
+            )
         kept = ("lora_r", "lora_alpha", "lora_dropout", "top_layers")  # the adapter's shape is its parent's
         settings = settings.model_copy(
             update={key: parent.manifest["settings"][key] for key in kept if key in parent.manifest["settings"]}
@@ -68,13 +78,30 @@ def open_material(workspace: Workspace, settings: RewardSettings, n_processes: i
             fix="use at most that, or 0 for all",
         )
     renderer = Renderer(base.tokenizer(), settings.max_length)
-    rows, counts = training_rows(snapshot.rows("train"), renderer, settings.labels, settings.margin, settings.set_aside)
+    trust = None
+    if settings.labels == "reliability":
+        trained = (row for row in snapshot.rows("train") if not is_aside(row.pair.group, settings.set_aside))
+        trust = trust_in(trained)
+        say(f"labels=reliability: {trust.told}")
+    rows, counts = training_rows(
+        snapshot.rows("train"),
+        renderer,
+        settings.labels,
+        settings.margin,
+        settings.set_aside,
+        ties=settings.ties,
+        smoothing=settings.smoothing,
+        trust=trust,
+    )
     say(
         f"{snapshot.ref}: {counts.pairs} train pairs; {counts.trained_on} trained on, {counts.set_aside} set aside for "
         f"calibration, {counts.too_long} too long, "
-        f"{counts.refused} refused by the chat template, {counts.same} rendered alike, {counts.undecided} undecided; "
-        f"{counts.ties} ties, {counts.shortened} without their oldest turns"
+        f"{counts.refused} refused by the chat template, {counts.same} rendered alike, {counts.undecided} undecided, "
+        f"{counts.dropped} ties dropped; {counts.ties} ties, {counts.shortened} without their oldest turns"
     )
+    if settings.bootstrap:
+        draw = chance(settings.seed, "bootstrap")
+        rows = [rows[draw.randrange(len(rows))] for _ in rows]
     if not rows:
         raise BadInput(
             f"{snapshot.ref} has no pair to train on: {counts.as_json()}",
@@ -85,7 +112,7 @@ def open_material(workspace: Workspace, settings: RewardSettings, n_processes: i
         broadcast_object_list(chosen)  # near the threshold two processes could measure themselves into two types
     place = chosen[0]
     say(f"device and type: {place.why}")
-    return Material(settings, snapshot, base, parent, place, rows, counts)
+    return Material(settings, snapshot, base, parent, place, rows, counts, trust)
 
 
 def check_trackers(report_to: str) -> None:

@@ -15,17 +15,17 @@ import torch
 from rlhf import registry, snapshots
 from rlhf.engine import rewards
 from rlhf.engine.rendering import Renderer
-from rlhf.errors import BadInput
+from rlhf.errors import BadInput, RlhfError
 from rlhf.measures import intervals, ranking
 from rlhf.pages import write_run_report
 from rlhf.records import VersionRef
-from rlhf.reward import probes
+from rlhf.reward import head, probes
 from rlhf.reward.material import Material, Say
 from rlhf.reward.score import score_with
 from rlhf.reward.targets import target_of
 from rlhf.store import Workspace, runs
 from rlhf.training import Run
-from rlhf.training.progress import MetricsFile
+from rlhf.training.progress import MetricsFile, counting
 
 
 def publish(
@@ -36,8 +36,10 @@ def publish(
     state: Mapping[str, Any] | None,
     meter: MetricsFile,
     say: Say,
+    learned: Mapping[str, Any],
 ) -> tuple[VersionRef, dict[str, Any]]:
-    """Publish the trained adapter. model: the unwrapped PEFT model; state: its whole state where it is sharded, else None.
+    """Publish the trained adapter. model: the unwrapped PEFT model; state: its whole state where it is sharded, else None;
+    learned: what the training learned beside the adapter (`carried.Carried.as_json`).
 
     The live model's modules are held against the reloaded ones without PEFT's own extraction, which would lose the same
     tensor on both sides. Raises BadInput where a tensor got lost or the head was never trained, and the registry's refusal
@@ -47,6 +49,7 @@ def publish(
     with workspace.artifacts.staging() as staged:
         model.save_pretrained(staged, state_dict=dict(state) if state is not None else None, safe_serialization=True)
         metrics = {**_speed(meter, material), **held_out(material, rewards.load(staged, material.base, material.place))}
+        metrics |= _baseline(workspace, material, say)
         evidence = _evidence(material, model, staged, is_sharded=state is not None)
         say(f"reloaded on a fresh base: probe scores differ by at most {evidence.largest_difference:.1e}")
         draft = registry.VersionDraft(
@@ -64,10 +67,14 @@ def publish(
             metrics=metrics,
             simulated=is_simulated(material.snapshot),
             run_id=run.id,
-            details={"rows": material.counts.as_json(), "placement": material.place.why},
+            details={
+                "rows": material.counts.as_json(),
+                "placement": material.place.why,
+                "learned": {**learned, **({"labelers": material.trust.as_json()} if material.trust else {})},
+            },
         )
         version = registry.publish(workspace, staged, draft, evidence)
-    _write_report(material, run, version, metrics)
+    write_report(material, run, version, metrics)
     runs.finish(workspace, run.id, "done", version_digest=version.digest)
     return version, metrics
 
@@ -124,24 +131,44 @@ def held_out(material: Material, model: Any) -> dict[str, Any]:
     }
 
 
+def _baseline(workspace: Workspace, material: Material, say: Say) -> dict[str, Any]:
+    """The instant head's figures on the same pairs: what a LoRA must beat. Empty where it isn't wanted or can't be had."""
+    settings = material.settings
+    if not settings.baseline:
+        return {}
+    try:
+        with counting(f"reward {settings.name}: baseline", len(material.rows), "pair") as show:
+            _, model = head.beside(workspace, material, show)
+    except RlhfError as error:  # a base whose inner states can't be read still makes a reward
+        say(f"no instant head beside it: {error.message}")
+        return {}
+    found = held_out(material, model)
+    return {f"baseline_{key}": found[key] for key in ("accuracy", "log_loss") if key in found}
+
+
 def is_simulated(snapshot: snapshots.Snapshot) -> bool:
     """Whether any judgement of the snapshot is a simulated labeler's: then the version says so wherever it shows."""
     return any(j.kind == "simulated" for row in snapshot.rows() for j in row.judgements)
 
 
 def _speed(meter: MetricsFile, material: Material) -> dict[str, Any]:
-    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30
     return {
         "steps": meter.steps_done,
         "pairs_per_s": round(meter.items_per_s, 3),
         "train_seconds": round(meter.seconds, 1),
-        "peak_memory_gib": round(peak, 2),
+        "peak_memory_gib": peak_memory_gib(),
         "n_train": material.counts.trained_on,
     }
 
 
-def _write_report(material: Material, run: Run, version: VersionRef, metrics: Mapping[str, Any]) -> None:
+def peak_memory_gib() -> float:
+    """The most memory that this process has had, GiB."""
+    unit = 1 if sys.platform == "darwin" else 1024  # ru_maxrss is in bytes there, in KiB elsewhere
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 2)
+
+
+def write_report(material: Material, run: Run, version: VersionRef, metrics: Mapping[str, Any]) -> None:
+    """report.json and report.html in the run's folder."""
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text("utf-8").splitlines()]
     facts = {
         "version": str(version),

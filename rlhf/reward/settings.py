@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -24,6 +24,7 @@ NOT_CONTENT = (
     "gradient_checkpointing",
     "trunk",  # what is kept equals what is computed, up to the rounding that the run reports
     "trunk_gib",
+    "baseline",
 )
 
 
@@ -36,6 +37,25 @@ class RewardSettings(Settings):
     snapshot: str = Field(description="snapshot to train on: NAME (its latest cut) or NAME@2")
     base: str = Field(description="base model, by its name in the workspace")
     from_version: str | None = Field(None, description="reward version to go on from; its LoRA shape is kept")
+    kind: Literal["lora", "head"] = Field(
+        "lora",
+        description="lora = an adapter trained by steps; head = a linear head on the frozen base's inner states, fitted at once",
+    )
+    head_layers: list[Annotated[int, Field(ge=1)]] = Field(
+        [], description="layers whose states a head reads, numbered from 1; [] = those that did best on HH"
+    )
+    head_pooling: Literal["last", "mean", "both"] = Field(
+        "both", description="what a head reads of a reply: its last token's state, the mean over its tokens, or both"
+    )
+    head_prior: float = Field(
+        0.0, ge=0, description="precision of a head's prior, for each feature; 0 = chosen on opening turns left out"
+    )
+    head_start: bool = Field(
+        False, description="LoRA's own score head starts as the head fitted on the base's last state, not at random"
+    )
+    baseline: bool = Field(
+        True, description="a LoRA's report shows the instant head, fitted on the same pairs, beside it"
+    )
     seed: int = Field(0, ge=0, lt=2**31, description="seeds the head, the LoRA and the order of the pairs")
     epochs: float = Field(2.0, gt=0, le=1000, description="passes over the train side")
     max_steps: int = Field(0, ge=0, description="stop after this many optimiser steps; 0 = as epochs say")
@@ -49,12 +69,28 @@ class RewardSettings(Settings):
     lora_alpha: int = Field(32, ge=1, description="LoRA is scaled by alpha / r")
     lora_dropout: float = Field(0.0, ge=0, lt=1, description="dropout before the LoRA")
     top_layers: int = Field(0, ge=0, description="layers from the top that carry a LoRA; 0 = all")
-    labels: Literal["soft", "majority"] = Field(
-        "soft", description="target of a pair: share of its votes, or their majority"
+    labels: Literal["soft", "majority", "reliability"] = Field(
+        "soft",
+        description="target of a pair: share of its votes, their majority, or the share with each vote weighted by how far "
+        "its labeler can be trusted (Dawid-Skene)",
+    )
+    ties: Literal["davidson", "rao_kupper", "half", "drop"] = Field(
+        "davidson",
+        description="a tie is a third outcome with a parameter of its own (Davidson 1970, Rao & Kupper 1967), half a vote for each "
+        "side, or left out and counted. On convarg's votes davidson did best: held-out log-loss 0.524, half 0.530, paired "
+        "difference 0.006 [0.001, 0.011] (scripts/table_labels.py). A head takes a tie for half a vote, or drops it",
+    )
+    smoothing: float = Field(
+        0.0, ge=0, lt=0.5, description="share of each vote for a side that is given to both sides alike"
     )
     margin: float = Field(0.0, ge=0, description="score margin wanted for each step of a judgement's strength above 1")
     centring: float = Field(
         0.01, ge=0, description="weight of (score chosen + score rejected)^2, which centres rewards on 0"
+    )
+    length_penalty: float = Field(
+        0.0,
+        ge=0,
+        description="weight of (correlation of score and length differences within pairs)^2 in a step's loss; 0 = none",
     )
     set_aside: float = Field(
         0.1,
@@ -62,6 +98,20 @@ class RewardSettings(Settings):
         lt=1,
         description="share of the train side, by opening turn, that is left for rlhf reward calibrate; 0 = none",
     )
+    members: int = Field(
+        1,
+        ge=1,
+        le=50,
+        description="members of an ensemble: each its own version NAME.1, NAME.2 ..., its own draw and seed",
+    )
+    bootstrap: bool = Field(
+        False, description="train on as many pairs drawn with replacement, by seed; members of an ensemble do"
+    )
+    combine: Literal["mean", "min", "mean_minus_sd", "average"] = Field(
+        "mean",
+        description="members' scores: their mean, least, mean - doubt_k * sd; average = one adapter of averaged weights",
+    )
+    doubt_k: float = Field(1.0, ge=0, description="k of mean_minus_sd")
     max_length: int = Field(1024, ge=16, description="tokens that prompt and reply may have; oldest turns go first")
     token_budget: int = Field(
         4096, ge=16, description="tokens in one forward; cuts a step into micro-batches, changes no gradient"

@@ -10,21 +10,27 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from torch.utils.data import DataLoader
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from trl import RewardConfig, RewardTrainer
 
 from rlhf.engine.packing import NAME as PACKED
 from rlhf.engine.scoring import attention_of, scores_of
 from rlhf.engine.trunk import Trunk
 from rlhf.errors import RlhfError
-from rlhf.reward.loss import pair_loss
+from rlhf.reward.carried import Carried
 from rlhf.reward.rows import TrainRow, micro_batches
+from rlhf.reward.targets import Ties
 from rlhf.training.checkpoints import mark_whole
 from rlhf.training.steps import StepLoader, StepSampler
+
+_COLUMNS = ("target", "tie", "margin", "weight", "length")  # of a row, what the loss reads beside its scores
 
 
 class _Rows(torch.utils.data.Dataset[TrainRow]):
@@ -38,9 +44,7 @@ class _Rows(torch.utils.data.Dataset[TrainRow]):
         if index >= 0:
             return self.rows[index]
         first = self.rows[0]
-        return TrainRow(
-            first.pair_id, first.prefix, first.chosen, first.rejected, first.target, first.margin, weight=0.0
-        )
+        return replace(first, weight=0.0)
 
 
 class PackedRewardTrainer(RewardTrainer):
@@ -57,8 +61,11 @@ class PackedRewardTrainer(RewardTrainer):
         processing_class: Any,
         callbacks: list[Any],
         trunk: Trunk | None = None,
+        ties: Ties = "half",
+        length_penalty: float = 0.0,
     ) -> None:
         self.rows = _Rows(rows)
+        self.carried = Carried(rows, ties, length_penalty)
         self.trunk = trunk
         self.pairs_per_step = pairs_per_step
         self.token_budget = token_budget
@@ -89,6 +96,7 @@ class PackedRewardTrainer(RewardTrainer):
     def training_step(self, model: Any, inputs: list[TrainRow], num_items_in_batch: Any = None) -> torch.Tensor:
         """One optimiser step's gradients. Returns this process's part of the loss, scaled so that the processes' mean is it."""
         model.train()
+        self.carried.start_step(self.args.device)
         parts = self._in_step(micro_batches(inputs, self.token_budget, padded=attention_of(model) != PACKED))
         total = torch.zeros((), device=self.args.device)
         for i, part in enumerate(parts):
@@ -104,6 +112,7 @@ class PackedRewardTrainer(RewardTrainer):
                 f"the loss is {total.item()} at step {self.state.global_step + 1} on pairs {ids}",
                 fix="lower learning_rate, or look at these pairs with: rlhf feedback show ID",
             )
+        self.carried.end_step(self.accelerator, self.state.global_step)
         return total
 
     def compute_loss(
@@ -112,12 +121,15 @@ class PackedRewardTrainer(RewardTrainer):
         """Sum of the rows' losses (not their mean: see the module)."""
         below = self.trunk.states(inputs) if self.trunk else None
         scores_P2 = scores_of(model, [row.group for row in inputs], below).view(-1, 2)
-        column = lambda name: torch.tensor([getattr(row, name) for row in inputs], device=scores_P2.device)  # noqa: E731
-        target_P, margin_P, weight_P = column("target"), column("margin"), column("weight")
+        columns = {
+            name: torch.tensor([getattr(row, name) for row in inputs], device=scores_P2.device) for name in _COLUMNS
+        }
         chosen_P, rejected_P = scores_P2.unbind(1)
-        loss_P = pair_loss(chosen_P, rejected_P, target_P, margin_P, self.args.center_rewards_coefficient or 0.0)
-        self._note(chosen_P.detach(), rejected_P.detach(), loss_P.detach(), weight_P)
-        loss = (loss_P * weight_P).sum()
+        loss_P = self.carried.losses(chosen_P, rejected_P, columns, self.args.center_rewards_coefficient or 0.0)
+        self._note(chosen_P.detach(), rejected_P.detach(), loss_P.detach(), columns["weight"])
+        loss = (loss_P * columns["weight"]).sum()
+        if self.carried.length_penalty:
+            loss = loss + self.carried.penalty(chosen_P - rejected_P, columns)
         return (loss, {"scores": scores_P2}) if return_outputs else loss
 
     def _in_step(self, parts: list[list[TrainRow]]) -> list[list[TrainRow]]:
@@ -145,6 +157,7 @@ class PackedRewardTrainer(RewardTrainer):
         super()._save_checkpoint(model, trial)
         self.accelerator.wait_for_everyone()  # each process has written its own part
         if self.args.should_save:
+            self.carried.keep(Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}")
             mark_whole(self.args.output_dir, self.state.global_step)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:

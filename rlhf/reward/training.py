@@ -23,6 +23,7 @@ from rlhf.engine import trunk as trunks
 from rlhf.engine.trunk import Trunk
 from rlhf.errors import Interrupted
 from rlhf.records import VersionRef
+from rlhf.reward.head import beside, check_settings
 from rlhf.reward.material import Material, Say, open_material
 from rlhf.reward.publication import publish
 from rlhf.reward.settings import RewardSettings
@@ -70,16 +71,34 @@ def train(workspace: Workspace, settings: RewardSettings, *, resume: bool = Fals
     """
     state = PartialState(cpu=placement.wants_cpu(settings.device), timeout=_WAIT)
     say = say if say and state.is_main_process else _silent
+    if settings.kind == "head":
+        from rlhf.reward.head_training import train_head
+
+        check_settings(settings, state.num_processes)
+        material = open_material(workspace, settings, 1, say)
+        return train_head(workspace, material, state, resume=resume, say=say)
+    if settings.members > 1:
+        from rlhf.reward.ensemble import train_members  # which trains its members by `train_one`
+
+        return train_members(workspace, settings, state, resume=resume, say=say)
     material = open_material(workspace, settings, state.num_processes, say)
+    return train_one(workspace, material, state, resume=resume, say=say)
+
+
+def train_one(workspace: Workspace, material: Material, state: PartialState, *, resume: bool, say: Say) -> Trained:
+    """`train` for one adapter whose material is open."""
     plan = Plan("reward", material.settings.name, material.settings, material.identity)
     with under_way(workspace, plan, resume, state) as run:
         material = replace(material, place=kept_dtype(run, material.place, resume))
-        model = _model(material)
+        model = _model(workspace, material, state)
         trunk = _trunk(workspace, material, model, state, say)
         trainer, meter, stop = _trainer(material, model, run.folder, trunk)
         checkpoint = last_whole_checkpoint(run.folder / "checkpoints") if resume else None
         if resume:
             say(f"going on from {checkpoint.name}" if checkpoint else "no checkpoint yet: starting over")
+        if checkpoint:
+            trainer.carried.restore(checkpoint)
+            trainer.budget.restore(checkpoint)
         with stop.listening():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if stop.asked and trainer.state.global_step < trainer.state.max_steps:
@@ -106,7 +125,7 @@ def _published(
     outcome: list[Any] = [None]
     if accelerator.is_main_process:
         try:
-            outcome = [publish(workspace, material, run, model, state, meter, say)]
+            outcome = [publish(workspace, material, run, model, state, meter, say, trainer.carried.as_json())]
         except Exception as error:
             if accelerator.num_processes == 1:
                 raise
@@ -118,12 +137,17 @@ def _published(
     return outcome[0]
 
 
-def _model(material: Material) -> Any:
+def _model(workspace: Workspace, material: Material, state: PartialState) -> Any:
     settings = material.settings
     if material.parent is not None:
         return rewards.load(material.parent.folder, material.base, material.place, trainable=True)
     shape = rewards.LoraShape(settings.lora_r, settings.lora_alpha, settings.lora_dropout, settings.top_layers)
-    return rewards.fresh(material.base, material.place, shape, seed=settings.seed)
+    model = rewards.fresh(material.base, material.place, shape, seed=settings.seed)
+    if settings.head_start:
+        with state.main_process_first(), counting(f"reward {settings.name}: head", len(material.rows), "pair") as show:
+            found, _ = beside(workspace, material, show, at_end=True)
+        rewards.set_head(model, found.head.at_last_token())
+    return model
 
 
 def _trunk(workspace: Workspace, material: Material, model: Any, state: PartialState, say: Say) -> Trunk | None:
@@ -200,6 +224,8 @@ def _trainer(
         processing_class=material.base.tokenizer(),
         callbacks=[ProgressBar(f"reward {settings.name}", {"pair_loss": "loss", "accuracy": "acc"}), meter, stop],
         trunk=trunk,
+        ties=settings.ties,
+        length_penalty=settings.length_penalty,
     )
     trainer.remove_callback(PrinterCallback)  # it prints to standard output, which is the result's
     return trainer, meter, stop
