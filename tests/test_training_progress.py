@@ -124,5 +124,5 @@ def test_only_a_whole_checkpoint_counts_and_the_newest_by_number(tmp_path: Path)
         (folder / "inner").mkdir(parents=True)
         (folder / "inner" / "weights").write_bytes(b"x")
     for number in (2, 10):
-        mark_whole(str(tmp_path), number)
+        mark_whole(tmp_path / f"checkpoint-{number}")
     assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-10"

@@ -19,7 +19,7 @@ from trl import DPOConfig, DPOTrainer, GRPOTrainer, RLOOTrainer
 from rlhf.engine.policies import TRAINED, switched
 from rlhf.errors import RlhfError
 from rlhf.policy.pairs import TokenPair
-from rlhf.training.checkpoints import mark_whole
+from rlhf.training.checkpoints import mark_whole, whole_or_gone
 from rlhf.training.steps import StepLoader, StepSampler
 
 
@@ -32,10 +32,11 @@ class OwnAdapterCheckpoints:
             self.model.save_pretrained(output_dir or self.args.output_dir, selected_adapters=[TRAINED])  # type: ignore[attr-defined]
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)  # type: ignore[misc]
-        self.accelerator.wait_for_everyone()  # type: ignore[attr-defined]
-        if self.args.should_save:  # type: ignore[attr-defined]
-            mark_whole(self.args.output_dir, self.state.global_step)  # type: ignore[attr-defined]
+        with whole_or_gone(self.args.output_dir, self.state.global_step) as folder:  # type: ignore[attr-defined]
+            super()._save_checkpoint(model, trial)  # type: ignore[misc]
+            self.accelerator.wait_for_everyone()  # type: ignore[attr-defined]
+            if self.args.should_save:  # type: ignore[attr-defined]
+                mark_whole(folder)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """A version's card is the registry's; TRL's would name paths and people in every checkpoint."""

@@ -21,6 +21,7 @@ from rlhf.ids import digest_of
 from rlhf.store import Workspace, runs
 from rlhf.store.heavy import heavy
 from rlhf.store.holding import Held, holding
+from rlhf.training.space import NoSpace, room_for
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +48,8 @@ class Run:
 def under_way(workspace: Workspace, plan: Plan, resume: bool, state: PartialState) -> Iterator[Run]:
     """Start a run, or find the one to go on with, and hold it while the block runs; how the block ends is how the run ends.
 
-    The first process decides, the others are told, a refusal too. Raises Conflict where another heavy job is running or
-    another process trains this very run, NotFound where there is nothing to go on with.
+    The first process decides, the others are told, a refusal too. Raises NoSpace where the block meets a full disk, Conflict
+    where another heavy job is running or another process trains this very run, NotFound where there is nothing to go on with.
     """
     found: list[Any] = [None]
     with contextlib.ExitStack() as stack:
@@ -65,7 +66,7 @@ def under_way(workspace: Workspace, plan: Plan, resume: bool, state: PartialStat
             raise found[0]
         run_id, folder = found[0]
         run = Run(run_id, workspace.root / folder)
-        with _in_charge(workspace, run, state):
+        with _in_charge(workspace, run, state), room_for(run.folder):
             yield run
 
 
@@ -124,5 +125,11 @@ def _in_charge(workspace: Workspace, run: Run, state: PartialState) -> Iterator[
                 ) from None
             raise
         except BaseException as error:
-            runs.finish(workspace, run.id, "failed", error=f"{type(error).__name__}: {error}")
+            try:
+                runs.finish(workspace, run.id, "failed", error=f"{type(error).__name__}: {error}")
+            except (
+                Exception
+            ):  # the database on the same full disk: the run stays as a killed one's does, and `--resume` finds it
+                if not isinstance(error, NoSpace):
+                    raise
             raise
