@@ -26,7 +26,9 @@ PROJECT = Path(__file__).parent.parent
 DATA = PROJECT.parent / "shared" / "data" / "hh_harmless.jsonl.gz"
 FOLDS = 5
 POOLINGS = {"last": [0], "mean": [1], "last+mean": [0, 1]}
-TOGETHER = ((14, 18, 22, 26, 30), (10, 14, 18, 22, 26), (14, 22, 30), (18, 26), (22, 26, 30))
+TOGETHER = (
+    (14, 22), (14, 26), (18, 26), (14, 18, 22), (14, 22, 30), (22, 26, 30), (10, 14, 18, 22, 26), (14, 18, 22, 26, 30),
+)  # fmt: skip
 
 
 def main() -> None:

@@ -24,7 +24,7 @@ Floats = NDArray[np.float64]
 _TOLERANCE = 1e-8  # of the largest change of a logit in a Newton step, whose error is that squared
 _ROUGH = 1e-4  # the same while a precision is looked for
 _KEPT = 0.01  # directions whose data are below this share of the prior are left out: variance too large by 1 % at most
-_WIDEST = (1e-3, 1e3)  # precision / D is looked for within these
+_WIDEST = (1e-2, 1e2)  # precision / D is looked for within these
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def choose_precision(
     """The precision with the least log-loss on groups of pairs that were left out, one group at a time.
 
     Leaving out is approximated by one Newton step from the whole fit (Rad & Maleki 2020), which costs one fit a precision. What
-    shares a prompt must share a group, or the prior comes out too weak. Within [D / 1000, 1000 D], to a factor of 1.2.
+    shares a prompt must share a group, or the prior comes out too weak. Within [D / 100, 100 D], to a factor of 1.4.
     """
     data = _Data.of(differences_ND, targets_N, weights_N)
     blocks = data.blocks(groups_N)
@@ -83,7 +83,7 @@ def choose_precision(
         return data.left_out_loss(state, blocks)
 
     low, high = (np.log(bound * data.x.shape[1]) for bound in _WIDEST)
-    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 0.2})
+    found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 0.3})
     return float(np.exp(found.x))
 
 

@@ -52,6 +52,7 @@ def train_members(
                 "seed": settings.seed + number - 1,
                 "members": 1,
                 "bootstrap": True,
+                "baseline": False,  # shown once, not beside every member
                 "combine": "mean",  # how they are combined is not the members': other combinations find them trained
                 "doubt_k": 1.0,
             }
