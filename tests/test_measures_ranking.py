@@ -60,11 +60,11 @@ def test_correlations_agree_with_scipy() -> None:
     x, y = np.random.default_rng(0).normal(size=(2, 40))
     x = np.round(x, 1)  # ties
     assert ranking.pearson(x, y) == pytest.approx(stats.pearsonr(x, y).statistic)
-    assert ranking.length_correlation(x, y) == pytest.approx(stats.spearmanr(x, y).statistic)
+    assert ranking.spearman(x, y) == pytest.approx(stats.spearmanr(x, y).statistic)
 
 
 def test_a_constant_length_explains_nothing() -> None:
-    assert ranking.length_correlation([1.0, 2.0, 3.0], [7, 7, 7]) == 0.0
+    assert ranking.spearman([1.0, 2.0, 3.0], [7, 7, 7]) == 0.0
 
 
 @pytest.mark.parametrize("bad", [[], [1.0, float("nan")], [[1.0]]])

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlhf.evaluation.scored import ScoredPair
-from rlhf.measures import calibration, intervals, ranking
+from rlhf.measures import calibration, intervals, length, ranking
 
 Floats = NDArray[np.float64]
 LEVEL, N_BOOT, N_BOOT_SLOW, N_BINS, MIN_SHOWN = 0.95, 2000, 500, 15, 30
@@ -119,7 +119,8 @@ def _length(decided: Sequence[ScoredPair], pairs: Sequence[ScoredPair], seed: in
         "accuracy_minus_length_guess": mean(hits - better, groups, seed),
         "accuracy_chosen_longer": mean(hits[longer > 0], groups[longer > 0], seed, share=True),
         "accuracy_chosen_shorter": mean(hits[longer < 0], groups[longer < 0], seed, share=True),
-        "length_correlation": _length_correlation([p for p in pairs if p.margin is not None], seed),
+        "length_correlation": _length_correlation(pairs, length.spearman_both_ways, seed),
+        "length_correlation_linear": _length_correlation(pairs, length.pearson_both_ways, seed),
     }
 
 
@@ -130,15 +131,18 @@ def _guess_side(decided: Sequence[ScoredPair]) -> str:
     return "longer" if baseline.sum() * 2 >= len(baseline) else "shorter"
 
 
-def _length_correlation(pairs: Sequence[ScoredPair], seed: int) -> dict[str, Any]:
-    """Spearman's over score and length differences, each pair taken both ways round: it then depends on no label and
-    no draw."""
+def _length_correlation(
+    every: Sequence[ScoredPair], correlation: Callable[[Floats, Floats], float], seed: int
+) -> dict[str, Any]:
+    """Of score with length differences, so within prompts, each pair taken both ways round: it then depends on no label and
+    no draw. Pairs without scores say nothing."""
+    pairs = [p for p in every if p.margin is not None]
     if not pairs:
         return nothing()
     both = np.array([[p.margin, p.length_difference] for p in pairs], dtype=np.float64)
 
     def statistic(rows: Floats) -> float:
-        return ranking.length_correlation(np.r_[rows[:, 0], -rows[:, 0]], np.r_[rows[:, 1], -rows[:, 1]])
+        return correlation(rows[:, 0], rows[:, 1])
 
     interval = intervals.bootstrap(
         both, statistic, groups_N=[p.group for p in pairs], n_boot=N_BOOT_SLOW, level=LEVEL, seed=seed

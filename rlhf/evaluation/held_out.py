@@ -25,7 +25,7 @@ METHOD = {
     f"({N_BOOT_SLOW} for ECE and length correlation)",
     "calibration": f"orientation drawn at random, {N_BINS} equal-mass bins; test: Kolmogorov-Smirnov on cumulative differences, "
     "least sure first, which takes pairs for independent",
-    "length_correlation": "Spearman, each pair taken both ways round",
+    "length_correlation": "Spearman (linear: Pearson), each pair taken both ways round",
 }
 
 

@@ -31,7 +31,13 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("soft_log_loss", "Log-loss against the votes", "3", "nats, against each pair's share of votes, ties included"),
     ("brier", "Brier score", "3", "a coin has 0.250, lower is better"),
     ("ece", "Calibration error (ECE)", "3", "mean gap between predicted and observed share"),
-    ("length_correlation", "Length correlation", "+3", "rank correlation of score and length differences"),
+    ("length_correlation", "Length correlation", "+3", "rank correlation of score and length differences within pairs"),
+    (
+        "length_correlation_linear",
+        "Length correlation, linear",
+        "+3",
+        "the same on the differences themselves (Pearson)",
+    ),
 )
 
 

@@ -1,4 +1,4 @@
-"""How well scores order pairs: accuracy, log-loss, Brier score, and what length alone explains.
+"""How well scores order pairs: accuracy, log-loss, Brier score; correlations.
 
 A margin is the score of the reply that people preferred minus the score of the other, in nats of the Bradley-Terry
 model: P(preferred wins) = sigmoid(margin) (Bradley & Terry 1952).
@@ -71,11 +71,6 @@ def spearman(x_N: ArrayLike, y_N: ArrayLike) -> float:
     from scipy.stats import rankdata
 
     return pearson(rankdata(as_numbers(x_N, "x")), rankdata(as_numbers(y_N, "y")))
-
-
-def length_correlation(scores_N: ArrayLike, lengths_N: ArrayLike) -> float:
-    """Spearman's correlation of scores (margins) with lengths (length differences): what length could explain."""
-    return spearman(scores_N, lengths_N)
 
 
 def as_numbers(values: ArrayLike, name: str) -> Floats:

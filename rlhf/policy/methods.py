@@ -19,7 +19,7 @@ from rlhf.engine.policies import TRAINED
 from rlhf.errors import BadInput, Interrupted
 from rlhf.ids import chance
 from rlhf.policy.material import Material
-from rlhf.policy.pairs import Ranked, TokenPair, sample_and_rank
+from rlhf.policy.pairs import Ranked, TokenPair, length_correlation, sample_and_rank
 from rlhf.policy.prompts import RenderedPrompt
 from rlhf.policy.reply_log import adapter_digest, rows_of
 from rlhf.policy.scored import Drawn, Scored
@@ -199,6 +199,8 @@ def ranked_pairs(material: Material, setup: Setup, stop: StopAtSignal, say: Say)
     made = [known[prompt.prompt.id].pair(settings.min_margin) for prompt in material.prompts]
     pairs = tuple(pair for pair in made if pair is not None)
     say(f"{len(pairs)} pairs of best and worst; {len(made) - len(pairs)} prompts whose replies are too alike")
+    if found := length_correlation(list(known.values())):
+        say(f"points go with a reply's tokens at {found[0]:+.2f} (rank correlation within {found[1]} prompts)")
     if not pairs:
         raise BadInput(
             f"none of {len(made)} prompts has two replies that the reward tells apart by more than {settings.min_margin:g}",

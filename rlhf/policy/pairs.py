@@ -18,6 +18,7 @@ from rlhf.engine.policies import TRAINED, switched
 from rlhf.engine.rendering import Renderer, shortened
 from rlhf.engine.sampling import Sampling
 from rlhf.errors import BadInput
+from rlhf.measures.length import within_prompts
 from rlhf.policy.prompts import RenderedPrompt
 from rlhf.policy.reply_log import rows_of
 from rlhf.policy.scored import Drawn, Rewards, Scored
@@ -97,6 +98,20 @@ def sample_and_rank(
         )
         for i, prompt in enumerate(prompts)
     ]
+
+
+def length_correlation(every: Sequence[Ranked]) -> tuple[float, int] | None:
+    """Rank correlation of points with tokens within prompts, and the number of prompts; None where lengths never differ."""
+    scored = [
+        (one.points, drawn.n_tokens, ranked.prompt.prompt.id)
+        for ranked in every
+        for one, drawn in zip(ranked.scored, ranked.drawn, strict=True)
+        if one.points is not None
+    ]
+    if not scored:
+        return None
+    points, tokens, prompts = zip(*scored, strict=True)
+    return within_prompts(points, tokens, prompts)
 
 
 def human_pairs(rows: Sequence[SnapshotRow], renderer: Renderer) -> tuple[list[TokenPair], dict[str, int]]:
