@@ -20,10 +20,10 @@ from rlhf.engine.policies import TRAINED, switched
 from rlhf.errors import RlhfError
 from rlhf.policy.pairs import TokenPair
 from rlhf.training.checkpoints import mark_whole, whole_or_gone
-from rlhf.training.steps import StepLoader, StepSampler
+from rlhf.training.steps import NoStepBeyond, StepLoader, StepSampler
 
 
-class OwnAdapterCheckpoints:
+class OwnAdapterCheckpoints(NoStepBeyond):
     """Mixed into a TRL trainer: checkpoints of the trained adapter, whole or not there, without a model card."""
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:

@@ -28,7 +28,7 @@ from rlhf.reward.memory import Budget
 from rlhf.reward.rows import TrainRow, micro_batches
 from rlhf.reward.targets import Ties
 from rlhf.training.checkpoints import mark_whole, whole_or_gone
-from rlhf.training.steps import StepLoader, StepSampler
+from rlhf.training.steps import NoStepBeyond, StepLoader, StepSampler
 
 _COLUMNS = ("target", "tie", "margin", "weight", "length")  # of a row, what the loss reads beside its scores
 
@@ -47,7 +47,7 @@ class _Rows(torch.utils.data.Dataset[TrainRow]):
         return replace(first, weight=0.0)
 
 
-class PackedRewardTrainer(RewardTrainer):
+class PackedRewardTrainer(NoStepBeyond, RewardTrainer):
     """Trains on `TrainRow`s. `args.per_device_train_batch_size` and accumulation are not used: a step is `pairs_per_step`."""
 
     def __init__(

@@ -43,3 +43,17 @@ class StepLoader(DataLoader[Any]):
 
     def set_epoch(self, epoch: int) -> None:
         self.batch_sampler.set_epoch(epoch)
+
+
+class NoStepBeyond:
+    """Mixed into a Trainer: one that goes on from its last step's checkpoint takes no further step.
+
+    transformers' Trainer looks whether it is done after a step only. Where `max_steps` ends within an epoch, a run that was killed
+    between its last step and its publication would be trained once too often.
+    """
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        if self.state.global_step >= self.state.max_steps:  # type: ignore[attr-defined]
+            self.control.should_training_stop = True  # type: ignore[attr-defined]
+            return
+        super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
