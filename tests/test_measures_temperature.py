@@ -33,14 +33,21 @@ def test_it_is_least_in_log_loss_of_all_temperatures() -> None:
 
 
 def test_shares_of_votes_give_what_the_votes_give() -> None:
-    """A pair with the share 2/3 weighs a third of what three pairs with one vote each do; ties pull to 1/2."""
-    margins, targets = votes(600, 2)
-    thrice, share = np.repeat(margins, 3), (targets + 0.5) / 2
+    """A pair with the share 3/4 is what four pairs with one vote each are, but for the prior's weight; ties pull to 1/2."""
+    margins, targets = votes(6000, 2)
+    share = (targets + 0.5) / 2
     single = np.concatenate([[1.0] * round(s * 4) + [0.0] * round(4 - s * 4) for s in share])
     assert temperature(margins, share) == pytest.approx(temperature(np.repeat(margins, 4), single), rel=0.02)
-    assert temperature(thrice, np.repeat(targets, 3)) == pytest.approx(temperature(margins, targets), rel=0.02)
-    ties = temperature(np.r_[margins, margins], np.r_[targets, np.full(600, 0.5)])
+    ties = temperature(np.r_[margins, margins], np.r_[targets, np.full(6000, 0.5)])
     assert ties > 1.3 * temperature(margins, targets)
+
+
+def test_few_votes_leave_scores_nearly_as_they_are_and_clear_ones_do_not() -> None:
+    """Dividing good probabilities by a noisy number would make them worse: under the prior the error of log T is halved."""
+    found = [math.log(temperature(*votes(100, seed))) for seed in range(40)]
+    assert np.sqrt(np.mean(np.square(found))) < 0.13, "likelihood alone has 0.2 here"
+    margins, targets = votes(300, 5)
+    assert temperature(margins * 10, targets) == pytest.approx(10, rel=0.35)
 
 
 @given(st.integers(1, 200), st.floats(1e-4, 2))

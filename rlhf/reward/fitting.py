@@ -16,7 +16,7 @@ from rlhf.reward import trust
 from rlhf.reward.settings import CalibrationSettings
 from rlhf.reward.trust import Votes
 
-MIN_PAIRS = 30  # below, the temperature's own 95 % interval would be wider than a factor of 2 either way
+MIN_PAIRS = 30  # fewer tell log T to no better than 0.5, and the prior would say it all
 N_FOLDS = 5
 _DIGITS = 6  # of the temperature: beyond what scores are good for on another machine, so that the same fit is the same version
 
