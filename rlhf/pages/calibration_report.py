@@ -83,7 +83,7 @@ def _lead(report: Mapping[str, Any]) -> Markup:
     return headline(
         f"{t:.3g}",
         f"is what the scores of {report['parent']} are divided by: they {word}. Afterwards P = sigmoid(score a − score b) is meant "
-        f"to be the chance that a labeler prefers a; {verdict} (p = {_number(p)}).",
+        f"to be the chance that a labeler prefers a; {verdict} (p: {_chance(p)}).",
     )
 
 
@@ -105,8 +105,12 @@ def _cell(figures: Mapping[str, Any], key: str) -> str:
 
 def _with_range(figures: Mapping[str, Any], key: str, sign: str = "") -> str:
     low, high = figures.get(f"{key}_low"), figures.get(f"{key}_high")
-    value = _number(figures[key], sign)
+    value = _chance(figures[key]) if key.endswith("_p") else _number(figures[key], sign)
     return value if low is None else f"{value} ({_number(low, sign)} to {_number(high, sign)})"
+
+
+def _chance(p: float | None) -> str:
+    return "below 0.001" if p is not None and p < 0.001 else _number(p)
 
 
 def _number(value: float | None, sign: str = "") -> str:
