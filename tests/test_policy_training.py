@@ -15,6 +15,7 @@ from policies import human, lines, log_of, settings, watch_of, weights, without_
 
 from rlhf import config, policy, registry
 from rlhf.errors import BadInput, BadUsage, Conflict, Interrupted, NotFound
+from rlhf.policy import training
 from rlhf.policy.reply_log import ReplyLog
 from rlhf.policy.settings import PolicySettings
 from rlhf.store import Workspace, runs
@@ -96,6 +97,21 @@ def test_a_run_cut_before_its_first_checkpoint_starts_over(
     resumed = policy.train(policies, settings(name="cut", **more), resume=True, say=said.append)
     assert "no checkpoint yet: starting over" in said
     assert_same_run(resumed, whole)
+
+
+@pytest.mark.parametrize("way", ["dpo on human pairs", "grpo"])
+def test_a_run_cut_after_its_last_step_takes_no_step_too_many(
+    policies: Workspace, way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At a constant learning rate, where a fifth step would move the weights."""
+    more = {**FOUR, **WAYS[way], "schedule": "constant"}
+    whole = policy.train(policies, settings(name="whole", **more))
+    with monkeypatch.context() as patch, pytest.raises(PowerCutError):
+        patch.setattr(training, "publish", lambda *_: power_cut())
+        policy.train(policies, settings(name="cut", **more))
+    resumed = policy.train(policies, settings(name="cut", **more), resume=True)
+    assert_same_run(resumed, whole)
+    assert [row["step"] for row in watch_of(resumed)] == [0, 2, 4]
 
 
 @pytest.mark.parametrize("way", ["dpo on human pairs", "grpo"])
