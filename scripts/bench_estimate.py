@@ -78,7 +78,15 @@ def prepared(root: Path, base: Path, settings: dict[str, object]) -> str:
     engine.add_from_dir(workspace, "base", base)
     feedback.import_files(workspace, [write_pairs(root / "pairs.jsonl", int(str(settings["max_length"])))])
     snapshots.cut(workspace, "pairs", holdout=0.0)
-    quick = {"max_steps": 1, "pairs_per_step": 1, "top_layers": 1, "test_pairs": 0, "dtype": "float32", "device": "cpu"}
+    quick = {
+        "baseline": False,
+        "max_steps": 1,
+        "pairs_per_step": 1,
+        "top_layers": 1,
+        "test_pairs": 0,
+        "dtype": "float32",
+        "device": "cpu",
+    }
     chosen = reward.RewardSettings(name="reward", snapshot="pairs", base="base", **quick)
     version = reward.train(workspace, chosen).version
     workspace.close()

@@ -129,7 +129,7 @@ def prepare(words: argparse.Namespace, folder: Path) -> None:
     loop.feedback.import_files(workspace, [folder / "preferences.jsonl"], source="demo", kind="simulated")
     loop.snapshots.cut(workspace, "demo", holdout=0.1)
     settings = reward.RewardSettings(
-        name="bench", snapshot="demo", base="base", max_steps=2, pairs_per_step=4, test_pairs=0
+        name="bench", snapshot="demo", base="base", max_steps=2, pairs_per_step=4, test_pairs=0, baseline=False
     )
     trained = reward.train(workspace, settings)
     loop.export(workspace, trained.version, folder / "reward")

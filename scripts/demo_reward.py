@@ -19,6 +19,7 @@ FULL = {
     "pairs_per_step": 8,
     "max_length": 512,
     "set_aside": 0.0,  # nothing here is calibrated
+    "baseline": False,  # an instant reward beside it would cost a minute
     "test_pairs": 0,  # the evaluation below measures all of them
 }
 QUICK = {
@@ -30,6 +31,7 @@ QUICK = {
     "lora_r": 8,
     "dtype": "float32",
     "set_aside": 0.0,
+    "baseline": False,
     "test_pairs": 0,
 }
 

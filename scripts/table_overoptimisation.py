@@ -115,6 +115,7 @@ def trained(words: argparse.Namespace, out: Path) -> tuple[Any, list[str]]:
         learning_rate=5e-4,
         max_length=512,
         set_aside=0.0,
+        baseline=False,
         test_pairs=0,
     )
     reward.train(workspace, settings, say=lambda text: print(text, file=sys.stderr))

@@ -19,7 +19,7 @@ from rlhf import cli
 
 REPLIES = '{"id": "x", "prompt": "Question?", "reply": "Yes thanks"}\n'
 REAL = [sys.executable, "-m", "rlhf.cli"]  # a process of its own
-FAST = ("max_steps=2", "dtype=float32", "pairs_per_step=8")
+FAST = ("max_steps=2", "dtype=float32", "pairs_per_step=8", "baseline=false")
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,7 @@ def write_policy_workspace(root: Path, base: Path) -> Path:
                 lora_r=4,
                 lora_alpha=8,
                 seed=seed,
+                baseline=False,
             ),
         )
     policy.train(workspace, human(name="start", learning_rate=1e-2, max_steps=6))

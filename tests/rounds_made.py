@@ -36,7 +36,7 @@ POLICY = {
 OPEN = {"gate": "none", "reward_gate": "none"}
 COUNTED = ("snapshots", "versions", "runs", "reports", "alias_moves", "imports", "pairs", "judgements")
 _forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["rlhf.reward.training", "rlhf.policy.training", "rlhf.policy.replies", "rlhf.rounds"])
+_forks.set_forkserver_preload(["rlhf.reward.training", "rlhf.policy.training", "rlhf.policy.writing", "rlhf.rounds"])
 
 
 def loop(**more: Any) -> LoopSettings:

@@ -46,7 +46,7 @@ def test_the_first_call_asks_and_the_same_call_again_reads_the_verdicts(workspac
     with pytest.raises(Waiting, match="0 of 8 pairs are judged") as waiting:
         ask(workspace, write=write)
     assert "rlhf web" in waiting.value.fix and waiting.value.exit_status == 1
-    assert waiting.value.as_json()["wanted"] == N
+    assert waiting.value.progress()["wanted"] == N
     label(workspace, N - 1)
     with pytest.raises(Waiting, match="7 of 8"):
         ask(workspace, write=write)

@@ -268,7 +268,7 @@ def test_fixed_completions_give_what_stock_trl_gives(
         "prompts as we render them"
     )
     assert torch.allclose(ours.seen["advantages"], stock.seen["advantages"], atol=1e-3)
-    assert float(ours.seen["advantages"].abs().max()) > 0.1
+    assert float(ours.seen["advantages"].abs().max()) > 0.02
     assert_same(mine, theirs, atol=1e-4)
 
 

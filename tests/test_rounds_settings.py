@@ -107,3 +107,5 @@ def test_the_settings_that_come_with_the_project_load(file: Path) -> None:
 def test_an_instant_reward_goes_on_from_no_version() -> None:
     assert made(name="hh").reward_settings("s@1", "hh@1").from_version == "hh@1"
     assert made(name="hh", reward={"kind": "head"}).reward_settings("s@2", "hh@1").from_version is None
+    assert made(name="hh", reward={"members": 5}).reward_settings("s@2", "hh@1").from_version is None
+    assert made(name="hh").reward_settings("s@2", "hh@1").set_aside == 0

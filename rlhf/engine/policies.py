@@ -19,6 +19,7 @@ from transformers import AutoModelForCausalLM, GenerationConfig
 from rlhf.engine import packing
 from rlhf.engine.bases import Base
 from rlhf.engine.classifiers import can_pack, lora_in_body_dtype
+from rlhf.engine.fused import fuse
 from rlhf.engine.placement import Placement
 from rlhf.engine.quiet import quiet_loading
 from rlhf.engine.rewards import LoraShape, check_loaded, leave_inputs, with_lora
@@ -80,7 +81,7 @@ def bare(base: Base, placement: Placement, *, quantize: Quantize = "none") -> An
 def fresh(base: Base, placement: Placement, shape: LoraShape, *, seed: int, quantize: Quantize = "none") -> PeftModel:
     """A policy to train: a new LoRA that changes nothing yet. Same seed, same weights."""
     model = bare(base, placement, quantize=quantize)
-    return with_lora(model, shape, TaskType.CAUSAL_LM, seed=seed)
+    return fuse(with_lora(model, shape, TaskType.CAUSAL_LM, seed=seed))
 
 
 def load(
@@ -89,7 +90,7 @@ def load(
     """The policy of a version's folder on a fresh base. Raises BadInput where a tensor did not find its place."""
     model = bare(base, placement, quantize=quantize)
     try:
-        loaded = leave_inputs(PeftModel.from_pretrained(model, str(folder), is_trainable=trainable))
+        loaded = fuse(leave_inputs(PeftModel.from_pretrained(model, str(folder), is_trainable=trainable)))
     except (RuntimeError, ValueError) as error:
         raise BadInput(
             f"adapter in {folder.name} doesn't fit the base: {' '.join(str(error).split())[:300]}",

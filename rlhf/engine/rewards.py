@@ -110,7 +110,7 @@ def load(
         loaded = PeftModel.from_pretrained(model, str(folder), adapter_name=adapter, is_trainable=trainable)
     except (RuntimeError, ValueError) as error:  # shapes of another base, or layers that it doesn't have
         raise _unfit(folder, error) from None
-    check_loaded(leave_inputs(loaded), folder, adapter)
+    check_loaded(fuse(leave_inputs(loaded)), folder, adapter)
     loaded.eval()
     return loaded
 
@@ -121,7 +121,7 @@ def load_beside(model: PeftModel, folder: Path, adapter: str) -> None:
         model.load_adapter(str(folder), adapter)
     except (RuntimeError, ValueError) as error:
         raise _unfit(folder, error) from None
-    check_loaded(leave_inputs(model), folder, adapter)
+    check_loaded(fuse(leave_inputs(model)), folder, adapter)
     model.eval()
 
 

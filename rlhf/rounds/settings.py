@@ -27,6 +27,8 @@ NOT_CONTENT = ("poll_seconds", "processes", "min_judged")
 
 def _section(kind: type[Settings], name: str, said: tuple[str, ...]) -> type[Settings]:
     fields: dict[str, Any] = {n: (f.annotation, f) for n, f in kind.model_fields.items() if n not in said}
+    if "set_aside" in fields:  # nothing in a round calibrates: a tenth of the pairs would be left out for nobody
+        fields["set_aside"] = (float, Field(0.0, ge=0, lt=1, description=kind.model_fields["set_aside"].description))
     return create_model(name, __base__=Settings, **fields)
 
 
@@ -196,9 +198,9 @@ class LoopSettings(Settings):
         return f"{self.name}@{self.alias}"
 
     def reward_settings(self, snapshot: str, from_version: str | None) -> RewardSettings:
-        """A reward that goes on from that version; an instant head has nothing to go on from and is fitted anew."""
+        """A reward that goes on from that version; an instant head and an ensemble's members begin anew."""
         own = self.reward.model_dump()
-        parent = from_version if own["kind"] == "lora" else None
+        parent = from_version if own["kind"] == "lora" and own["members"] == 1 else None
         return RewardSettings(name=self.reward_name, snapshot=snapshot, base=self.base, from_version=parent, **own)
 
     def policy_settings(self, reward: str, from_version: str | None, phase: Phase) -> PolicySettings | None:
