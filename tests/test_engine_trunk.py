@@ -163,15 +163,16 @@ def test_an_architecture_whose_layers_pass_more_than_states_has_no_trunk(tiny_fo
     layers = model.get_base_model().model.layers
     lower, upper = layers[0], layers[-1]
     plain_lower, plain_upper = lower.forward, upper.forward
-    seen: list[torch.Tensor] = []
+    seen: dict[int, torch.Tensor] = {}
 
     def leave(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        seen[:] = [hidden_states]
+        seen[id(kwargs["packing"])] = hidden_states.mean(1, keepdim=True)
         return plain_lower(hidden_states, *args, **kwargs)
 
-    lower.forward = leave
-    upper.forward = lambda hidden_states, *args, **kwargs: plain_upper(
-        hidden_states + (3.0 * seen.pop().mean(1, keepdim=True) if seen else 0.0), *args, **kwargs
-    )
+    def take(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
+        left = seen.pop(id(kwargs["packing"]), torch.zeros(()))
+        return plain_upper(hidden_states + 3.0 * left, *args, **kwargs)
+
+    lower.forward, upper.forward = leave, take
     found, why = trunk_below(model, 1, base, Cache(tmp_path, 2**20), ROWS)
     assert found is None and "off by" in why

@@ -9,6 +9,7 @@ wrapped, and passes through or over itself when the packed row says so.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,6 +35,12 @@ class Row(Protocol):
     def pair_id(self) -> str: ...
     @property
     def group(self) -> Group: ...
+
+
+@dataclass(frozen=True)
+class _Sample:
+    pair_id: str
+    group: Group
 
 
 class Trunk:
@@ -69,13 +76,12 @@ class Trunk:
 
     def _states(self, row: Row) -> torch.Tensor:
         """Kept under the replies in the order of their ids, so that a label that turns changes no entry."""
-        group = row.group
-        order = sorted(range(len(group.replies)), key=lambda i: tuple(group.replies[i]))
-        canonical = Group(group.prefix, tuple(group.replies[i] for i in order))
-        kept = self._kept(row.pair_id, canonical)
+        group, ordered = row.group, canonical(row.group)
+        order = _order(group)
+        kept = self._kept(row.pair_id, ordered)
         if order == sorted(order):
             return kept
-        prefix, *replies = kept.split([len(group.prefix), *(len(reply) for reply in canonical.replies)])
+        prefix, *replies = kept.split([len(group.prefix), *(len(reply) for reply in ordered.replies)])
         placed = dict(zip(order, replies, strict=True))
         return torch.cat([prefix, *(placed[i] for i in range(len(order)))])
 
@@ -113,6 +119,15 @@ class Trunk:
         return kept
 
 
+def canonical(group: Group) -> Group:
+    """The group with its replies in the order of their ids: how its states are computed and kept, whichever was chosen."""
+    return Group(group.prefix, tuple(group.replies[i] for i in _order(group)))
+
+
+def _order(group: Group) -> list[int]:
+    return sorted(range(len(group.replies)), key=lambda i: tuple(group.replies[i]))
+
+
 def trunk_below(
     model: Any, top_layers: int, base: Base, cache: Cache, samples: Sequence[Row]
 ) -> tuple[Trunk | None, str]:
@@ -126,12 +141,13 @@ def trunk_below(
         return None, "every layer is trained"
     if attention_of(model) != NAME or layers_of(model) is None:
         return None, "the base can't pack rows"
-    groups = [row.group for row in samples]
+    # Each as its states are kept, alone in its row and in the same order: otherwise bfloat16 rounds otherwise.
+    tried = [_Sample(row.pair_id, canonical(row.group)) for row in samples]
     with torch.no_grad():
         model.eval()
-        whole = scores_of(model, groups)
+        whole = torch.cat([scores_of(model, [row.group]) for row in tried])
         trunk = Trunk(model, n_layers - top_layers, base, cache)
-        through = scores_of(model, groups, below=trunk.states(samples))
+        through = torch.cat([scores_of(model, [row.group], below=trunk.states([row])) for row in tried])
         model.train()
     difference = float((whole - through).abs().max())
     if not difference <= _TOLERANCE * float(whole.abs().max()) + 1e-3:
