@@ -163,15 +163,17 @@ def test_an_architecture_whose_layers_pass_more_than_states_has_no_trunk(tiny_fo
     layers = model.get_base_model().model.layers
     lower, upper = layers[0], layers[-1]
     plain_lower, plain_upper = lower.forward, upper.forward
-    seen: dict[int, torch.Tensor] = {}
+    seen: list[
+        tuple[Any, torch.Tensor]
+    ] = []  # of each forward its packing, which keeps it alive, and what a layer left
 
     def leave(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        seen[id(kwargs["packing"])] = hidden_states.mean(1, keepdim=True)
+        seen.append((kwargs["packing"], hidden_states.mean(1, keepdim=True)))
         return plain_lower(hidden_states, *args, **kwargs)
 
     def take(hidden_states: torch.Tensor, *args: Any, **kwargs: Any) -> Any:
-        left = seen.pop(id(kwargs["packing"]), torch.zeros(()))
-        return plain_upper(hidden_states + 3.0 * left, *args, **kwargs)
+        left = [states for packing, states in seen if packing is kwargs["packing"]]
+        return plain_upper(hidden_states + 3.0 * sum(left), *args, **kwargs)
 
     lower.forward, upper.forward = leave, take
     found, why = trunk_below(model, 1, base, Cache(tmp_path, 2**20), ROWS)

@@ -92,6 +92,48 @@ def test_what_is_done_is_not_trained_again(ready: Workspace, monkeypatch: pytest
     assert torch.equal(scores(ready, resumed.version), scores(ready, whole.version))
 
 
+def test_ensembles_of_neighbouring_seeds_share_no_member(ready: Workspace) -> None:
+    digests = []
+    for seed in (0, 1):
+        reward.train(ready, settings(members=2, seed=seed, baseline=False))
+        digests += [registry.resolve(ready, f"polite.{i}@{seed + 1}").digest for i in (1, 2)]
+    assert len(set(digests)) == 4
+
+
+def test_an_ensemble_is_shown_beside_an_instant_head(ready: Workspace) -> None:
+    assert "baseline_accuracy" in reward.train(ready, settings(members=2)).metrics
+
+
+def test_an_ensemble_is_one_heavy_job(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlhf.errors import Conflict
+    from rlhf.reward import ensemble
+    from rlhf.store.heavy import _mine, heavy
+
+    opened, refused = ensemble.open_material, []
+
+    def between(workspace: Workspace, *args: object) -> object:
+        mine = _mine.set({})  # as another process sees it
+        try:
+            with heavy(workspace, "another training"):
+                pass
+        except Conflict as error:
+            refused.append(error)
+        finally:
+            _mine.reset(mine)
+        return opened(workspace, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(ensemble, "open_material", between)
+    reward.train(ready, settings(members=2, baseline=False))
+    assert len(refused) == 3
+
+
+def test_a_child_of_an_average_says_its_own_rank(ready: Workspace) -> None:
+    average = reward.train(ready, settings(members=2, combine="average"))
+    child = reward.train(ready, settings(members=1, from_version=str(average.version), max_steps=1))
+    kept = registry.show(ready, child.version).manifest["settings"]
+    assert (kept["lora_r"], kept["lora_alpha"]) == (2 * QUICK["lora_r"], 2 * QUICK["lora_r"])  # type: ignore[operator]
+
+
 def test_members_and_a_version_to_go_on_from_exclude_each_other(ready: Workspace) -> None:
     first = reward.train(ready, settings(members=1))
     with pytest.raises(BadUsage, match="members"):

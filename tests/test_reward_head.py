@@ -133,11 +133,11 @@ def test_states_that_hold_nan_name_the_pairs(ready: Workspace) -> None:
 
 def test_a_lora_is_shown_beside_the_instant_head(ready: Workspace) -> None:
     instant = reward.train(ready, settings())
-    trained = reward.train(ready, lora())
+    trained = reward.train(ready, lora(max_steps=0, epochs=0.1))
     assert trained.metrics["baseline_accuracy"] == instant.metrics["accuracy"]
     assert trained.metrics["baseline_log_loss"] == pytest.approx(instant.metrics["log_loss"])
     assert "baseline accuracy" in (trained.run_folder / "report.html").read_text("utf-8")
-    alone = reward.train(ready, lora(name="alone", baseline=False))
+    alone = reward.train(ready, lora(name="alone", max_steps=0, epochs=0.1, baseline=False))
     assert alone.version == trained.version  # what is shown beside it is no part of it
     assert "baseline_accuracy" not in alone.metrics
 

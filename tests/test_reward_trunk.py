@@ -84,6 +84,19 @@ def test_damaged_and_evicted_states_change_no_weight(ready: Workspace) -> None:
     assert reward.train(ready, settings(name="small", trunk_gib=1e-5)).version == first.version
 
 
+def test_padded_rows_neither_read_nor_write_states(ready: Workspace, counted: list[trunks.Trunk]) -> None:
+    """A state computed by a padded forward would be another one, and later trainings would read it."""
+    reward.train(ready, settings(packing="off", trunk_gib=1e-6))
+    assert not counted and not list((ready.root / trunks.FOLDER).glob("*/*/*"))
+
+
+def test_a_run_that_ends_before_all_pairs_computes_the_states_of_those_it_reads(
+    ready: Workspace, counted: list[trunks.Trunk]
+) -> None:
+    reward.train(ready, settings(max_steps=1, baseline=False))
+    assert 0 < counted[0].n_computed <= QUICK["pairs_per_step"] + 4  # type: ignore[operator]  # four were tried
+
+
 def killed_at(workspace: Workspace, step: int, *words: str, launcher: list[str] | None = None) -> None:
     """Start a training and kill -9 it, with its children, once a checkpoint of that step or later is there."""
     process = start_training(workspace, *words, launcher=launcher)

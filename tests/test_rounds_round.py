@@ -253,6 +253,39 @@ def test_kill_9_at_every_step_and_the_same_command_goes_on(fresh: Workspace) -> 
         audit.verify(connection)
 
 
+@pytest.mark.parametrize("kind", [{"kind": "head"}, {"members": 2, "max_steps": 2, "lora_r": 4, "dtype": "float32"}])
+def test_a_round_trains_an_instant_reward_or_an_ensemble_as_any_other(
+    fresh: Workspace, kind: dict[str, Any], tmp_path: Path
+) -> None:
+    settings = rewards_alone(promote="auto", reward=kind)
+    assert rounds.once(fresh, settings).state == "done"
+    say_more(fresh, tmp_path, seed=1)
+    assert rounds.once(fresh, settings).state == "done"
+    opened = registry.open_version(fresh, registry.resolve(fresh, "hh-reward@2"))
+    assert opened.kind == ("head" if "kind" in kind else "ensemble")
+
+
+def test_a_round_that_ended_between_two_members_trains_none_of_them_again(
+    fresh: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rlhf.reward import ensemble
+
+    member, trained = ensemble.train_one, []
+
+    def broken(workspace: Workspace, material: Any, *args: Any, **kwargs: Any) -> Any:
+        trained.append(material.settings.name)
+        if trained == ["hh-reward.1", "hh-reward.2"]:
+            raise RuntimeError("power cut")
+        return member(workspace, material, *args, **kwargs)
+
+    monkeypatch.setattr(ensemble, "train_one", broken)
+    settings = rewards_alone(reward={"members": 2, "max_steps": 2, "lora_r": 4, "dtype": "float32"})
+    with pytest.raises(RuntimeError, match="power cut"):
+        rounds.once(fresh, settings)
+    assert rounds.once(fresh, settings).state == "done"
+    assert trained == ["hh-reward.1", "hh-reward.2", "hh-reward.2"]
+
+
 @pytest.mark.parametrize("keep", [1, STEPS.index("policy"), STEPS.index("ask")])
 def test_a_step_that_was_done_but_not_written_down_is_not_done_twice(after: Workspace, keep: int) -> None:
     """The moment between a publication and its line in state.json: everything is found again."""

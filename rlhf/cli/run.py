@@ -148,7 +148,10 @@ def _run_json(workspace: Workspace, row: RunRow) -> dict[str, Any]:
     if row.kind == "loop":
         again = loop_again(workspace, row)
     if row.kind == "calibration":
-        again = f"rlhf reward calibrate {row.settings['version']} --snapshot {row.settings['snapshot']}"
+        from rlhf.reward.settings import CalibrationSettings
+
+        words = CalibrationSettings.words(row.settings)
+        again = f"rlhf reward calibrate {row.settings['version']} --snapshot {row.settings['snapshot']} {words}".strip()
     fix = {"fix": f"run {row.id} lost its process; go on: {again}"} if state == "lost" else {}
     return {**row.as_json(), "state": state, **fix}
 

@@ -100,6 +100,7 @@ class Trunk:
         return states
 
     def _computed(self, group: Group) -> torch.Tensor:
+        assert attention_of(self.model) == NAME, "padded, the replies of a row would see each other"
         caught: list[torch.Tensor] = []
         was_training = self.model.training
         self.model.eval()

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 
 from rlhf import registry
 from rlhf.engine import placement, policies
@@ -29,7 +28,7 @@ from rlhf.policy.setup import Setup, freeze_others, set_up
 from rlhf.policy.watch import Watch
 from rlhf.records import VersionRef
 from rlhf.store import Workspace
-from rlhf.training import Plan, Run, kept_dtype, under_way
+from rlhf.training import Plan, Run, kept_dtype, told_to_all, under_way
 from rlhf.training.checkpoints import last_whole_checkpoint
 from rlhf.training.progress import MetricsFile, ProgressBar, StopAtSignal
 
@@ -161,28 +160,20 @@ def _published(
     say: Say,
     state: PartialState,
 ) -> tuple[VersionRef, Mapping[str, Any]]:
-    """Publish in the first process and tell the others what came of it, a refusal included: none of them waits for ever."""
-    outcome: list[Any] = [None]
-    if state.is_main_process:
-        try:
-            if watch.stopped is not None:
-                say(watch.stopped)
-                if watch.good_step == 0:
-                    raise BadInput(
-                        f"{watch.stopped}; there is no good step before it, so nothing is published",
-                        fix="lower learning_rate, raise beta, watch more often (watch_steps), or widen the band",
-                    )
-                watch.keep_good()
-            outcome = [publish(workspace, material, run, setup.model, meter, watch, say)]
-        except Exception as error:
-            if state.num_processes == 1:
-                raise
-            outcome = [error]
-    if state.num_processes > 1:
-        broadcast_object_list(outcome)
-    if isinstance(outcome[0], Exception):
-        raise outcome[0]
-    return outcome[0]
+    """Publish the run's adapter, or the last good one where the guard stopped it."""
+
+    def work() -> tuple[VersionRef, Mapping[str, Any]]:
+        if watch.stopped is not None:
+            say(watch.stopped)
+            if watch.good_step == 0:
+                raise BadInput(
+                    f"{watch.stopped}; there is no good step before it, so nothing is published",
+                    fix="lower learning_rate, raise beta, watch more often (watch_steps), or widen the band",
+                )
+            watch.keep_good()
+        return publish(workspace, material, run, setup.model, meter, watch, say)
+
+    return told_to_all(state, work)
 
 
 def _step_of(checkpoint: Path | None) -> int:

@@ -197,7 +197,9 @@ def _under_way(
     }
     run_id = runs.start(workspace, "calibration", ref.name, None, identity)
     folder = workspace.root / "runs" / run_id
-    command = f"rlhf reward calibrate {settings.version} --snapshot {settings.snapshot}"
+    command = (
+        f"rlhf reward calibrate {settings.version} --snapshot {settings.snapshot} {settings.words(identity)}".strip()
+    )
     (folder / "config.yaml").write_text(config.to_yaml(settings, command=command), "utf-8")
     with holding(folder / runs.LOCK_FILE, f"run {run_id}", run=run_id):
         try:

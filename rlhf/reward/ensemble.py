@@ -7,6 +7,7 @@ combines them has no weights: `ensemble.json` names the members by digest and sa
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,22 +15,22 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
 
 from rlhf import registry
 from rlhf.engine import ensembles
 from rlhf.engine.ensembles import Combine, EnsembleReward, Rule
 from rlhf.errors import BadUsage
-from rlhf.ids import digest_of
+from rlhf.ids import chance, digest_of
 from rlhf.records import VersionRef
 from rlhf.reward import probes
 from rlhf.reward.material import Material, Say, open_material
 from rlhf.reward.opening import model_in
-from rlhf.reward.publication import held_out, is_simulated, write_report
+from rlhf.reward.publication import baseline, held_out, is_simulated, write_report
 from rlhf.reward.settings import RewardSettings
 from rlhf.reward.training import Trained, train_one
 from rlhf.store import Workspace, runs
-from rlhf.training import Plan, Run, under_way
+from rlhf.store.heavy import heavy
+from rlhf.training import Plan, Run, told_to_all, under_way
 
 
 def train_members(
@@ -44,38 +45,43 @@ def train_members(
             "members=K trains every member from the base, and from_version names a version to go on from",
             fix="leave one of them out",
         )
-    members = []
-    for number in range(1, settings.members + 1):
-        own = settings.model_copy(
-            update={
-                "name": f"{settings.name}.{number}",
-                "seed": settings.seed + number - 1,
-                "members": 1,
-                "bootstrap": True,
-                "baseline": False,  # shown once, not beside every member
-                "combine": "mean",  # how they are combined is not the members': other combinations find them trained
-                "doubt_k": 1.0,
-            }
-        )
-        say(f"member {number} of {settings.members}: {own.name}")
-        material = open_material(workspace, own, state.num_processes, say)
-        before = runs.latest(workspace, "reward", own.name, digest_of(dict(material.identity))) if resume else None
-        if before is not None and before.state == "done" and before.version_digest:
-            say(f"{own.name} is done: it is taken as it is")
-            members.append(registry.resolve(workspace, f"sha256:{before.version_digest}", role="reward"))
-        else:
-            members.append(train_one(workspace, material, state, resume=before is not None, say=say).version)
-    material = open_material(workspace, settings, state.num_processes, say)
-    identity = {**material.identity, "members_of": [member.digest for member in members]}
-    with under_way(workspace, Plan("reward", settings.name, material.settings, identity), False, state) as run:
-        outcome: list[Any] = [None]
-        if state.is_main_process:
-            outcome = [_published(workspace, material, run, members)]
-        if state.num_processes > 1:
-            broadcast_object_list(outcome)
-    version, metrics = outcome[0]
+    with contextlib.ExitStack() as stack:
+        if state.is_main_process:  # one heavy job from the first member to the last
+            stack.enter_context(heavy(workspace, f"reward {settings.name}"))
+        members = [
+            _member(workspace, settings, number, state, resume=resume, say=say)
+            for number in range(1, settings.members + 1)
+        ]
+        material = open_material(workspace, settings, state.num_processes, say)
+        identity = {**material.identity, "members_of": [member.digest for member in members]}
+        with under_way(workspace, Plan("reward", settings.name, material.settings, identity), False, state) as run:
+            version, metrics = told_to_all(state, lambda: _published(workspace, material, run, members, say))
     is_new = registry.show(workspace, version).manifest["run_id"] == run.id
     return Trained(version, run.id, run.folder, metrics, is_new)
+
+
+def _member(
+    workspace: Workspace, settings: RewardSettings, number: int, state: PartialState, *, resume: bool, say: Say
+) -> VersionRef:
+    """One member's version: trained, gone on with, or (resume) the one that is there."""
+    own = settings.model_copy(
+        update={
+            "name": f"{settings.name}.{number}",
+            "seed": chance(settings.seed, "member", str(number)).getrandbits(31),
+            "members": 1,
+            "bootstrap": True,
+            "baseline": False,  # shown once, beside their combination
+            "combine": "mean",  # how they are combined is not the members': other combinations find them trained
+            "doubt_k": 1.0,
+        }
+    )
+    say(f"member {number} of {settings.members}: {own.name}")
+    material = open_material(workspace, own, state.num_processes, say)
+    before = runs.latest(workspace, "reward", own.name, digest_of(dict(material.identity))) if resume else None
+    if before is not None and before.state == "done" and before.version_digest:
+        say(f"{own.name} is done: it is taken as it is")
+        return registry.resolve(workspace, f"sha256:{before.version_digest}", role="reward")
+    return train_one(workspace, material, state, resume=before is not None, say=say).version
 
 
 def combine(
@@ -94,7 +100,7 @@ def combine(
 
 
 def _published(
-    workspace: Workspace, material: Material, run: Run, members: Sequence[VersionRef]
+    workspace: Workspace, material: Material, run: Run, members: Sequence[VersionRef], say: Say
 ) -> tuple[VersionRef, dict[str, Any]]:
     settings = material.settings
     parents = tuple(("member", member.digest) for member in members)
@@ -110,7 +116,7 @@ def _published(
             evidence = registry.Evidence(probes.probe_digest(), scores, again)
         else:
             live, evidence = combine(workspace, material, members, settings.combine, settings.doubt_k, staged)
-        metrics = {"members": len(members), **held_out(material, live)}
+        metrics = {"members": len(members), **held_out(material, live), **baseline(workspace, material, say)}
         draft = registry.VersionDraft(
             role="reward",
             kind="lora" if settings.combine == "average" else "ensemble",
@@ -126,7 +132,12 @@ def _published(
             metrics=metrics,
             simulated=is_simulated(material.snapshot),
             run_id=run.id,
-            details={"rows": material.counts.as_json(), "members": [str(member) for member in members]},
+            details={
+                "rows": material.counts.as_json(),
+                "placement": material.place.why,
+                "members": [str(member) for member in members],
+                "learned": {"labelers": material.trust.as_json()} if material.trust else {},
+            },
         )
         version = registry.publish(workspace, staged, draft, evidence)
     (run.folder / "metrics.jsonl").write_text("", "utf-8")

@@ -33,8 +33,11 @@ def train_head(workspace: Workspace, material: Material, state: PartialState, *,
     # What the fit does is what the version records: it is logistic, so a tie is half a vote for each side unless it is dropped.
     ties = "drop" if material.settings.ties == "drop" else "half"
     settings = material.settings.model_copy(update={"head_layers": list(reading.layers), "ties": ties})
+    plan = Plan(
+        "reward", settings.name, material.settings, material.identity
+    )  # as asked: a round looks for its run by that
     material = replace(material, settings=settings)
-    with under_way(workspace, Plan("reward", settings.name, settings, material.identity), resume, state) as run:
+    with under_way(workspace, plan, resume, state) as run:
         material = replace(material, place=kept_dtype(run, material.place, resume))
         kept = head.pooled(workspace, material.base, material.place, reading, settings)
         stop, start = StopAtSignal("stopping after this pair; the states so far are kept"), time.perf_counter()

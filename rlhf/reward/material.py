@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,7 @@ from rlhf.reward.targets import trust_in
 from rlhf.store import Workspace
 
 Say = Callable[[str], None]
+_SHAPE = ("lora_dropout", "top_layers")  # of the adapter, beside its rank: a child has its parent's
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +70,10 @@ def open_material(workspace: Workspace, settings: RewardSettings, n_processes: i
                 f"{settings.from_version} is a reward of kind {parent.kind}: it has no LoRA to go on from",
                 fix="name a version of kind lora, or leave --from out",
             )
-        kept = ("lora_r", "lora_alpha", "lora_dropout", "top_layers")  # the adapter's shape is its parent's
-        settings = settings.model_copy(
-            update={key: parent.manifest["settings"][key] for key in kept if key in parent.manifest["settings"]}
-        )
+        shape = json.loads((parent.folder / "adapter_config.json").read_text("utf-8"))
+        kept = {key: parent.manifest["settings"][key] for key in _SHAPE if key in parent.manifest["settings"]}
+        # The rank is the file's: an average of members has a larger one than its settings say.
+        settings = settings.model_copy(update={**kept, "lora_r": shape["r"], "lora_alpha": shape["lora_alpha"]})
     if settings.top_layers > (base.details.get("layers") or settings.top_layers):
         raise BadUsage(
             f"top_layers={settings.top_layers}, but {base.name} has {base.details['layers']} layers",

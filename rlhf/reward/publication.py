@@ -6,10 +6,12 @@ import json
 import resource
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from rlhf import registry, snapshots
@@ -49,7 +51,7 @@ def publish(
     with workspace.artifacts.staging() as staged:
         model.save_pretrained(staged, state_dict=dict(state) if state is not None else None, safe_serialization=True)
         metrics = {**_speed(meter, material), **held_out(material, rewards.load(staged, material.base, material.place))}
-        metrics |= _baseline(workspace, material, say)
+        metrics |= baseline(workspace, material, say)
         evidence = _evidence(material, model, staged, is_sharded=state is not None)
         say(f"reloaded on a fresh base: probe scores differ by at most {evidence.largest_difference:.1e}")
         draft = registry.VersionDraft(
@@ -131,16 +133,25 @@ def held_out(material: Material, model: Any) -> dict[str, Any]:
     }
 
 
-def _baseline(workspace: Workspace, material: Material, say: Say) -> dict[str, Any]:
-    """The instant head's figures on the same pairs: what a LoRA must beat. Empty where it isn't wanted or can't be had."""
+def baseline(workspace: Workspace, material: Material, say: Say) -> dict[str, Any]:
+    """The instant head's figures on the same pairs, or on as many as the steps read: what a LoRA must beat. Empty where it isn't
+    wanted or can't be had."""
     settings = material.settings
     if not settings.baseline:
         return {}
+    n_read = settings.max_steps * settings.pairs_per_step
+    if 0 < n_read < len(material.rows):
+        material = replace(material, rows=material.rows[:n_read])
     try:
         with counting(f"reward {settings.name}: baseline", len(material.rows), "pair") as show:
             _, model = head.beside(workspace, material, show)
-    except RlhfError as error:  # a base whose inner states can't be read still makes a reward
-        say(f"no instant head beside it: {error.message}")
+    except (
+        RlhfError,
+        MemoryError,
+        np.linalg.LinAlgError,
+        torch.OutOfMemoryError,
+    ) as error:  # the LoRA is a reward without it
+        say(f"no instant head beside it: {error}")
         return {}
     found = held_out(material, model)
     return {f"baseline_{key}": found[key] for key in ("accuracy", "log_loss") if key in found}

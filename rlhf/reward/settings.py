@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field
@@ -22,7 +23,7 @@ NOT_CONTENT = (
     "test_pairs",
     "packing",  # packed equals padded
     "gradient_checkpointing",
-    "trunk",  # what is kept equals what is computed, up to the rounding that the run reports
+    "trunk",  # what is kept equals what is computed, up to the rounding that the run says
     "trunk_gib",
     "baseline",
 )
@@ -158,3 +159,9 @@ class CalibrationSettings(Settings):
     )
     confidence: float = Field(default=0.9, gt=0, lt=1, description="chance that the threshold keeps that guarantee")
     seed: int = Field(0, ge=0, lt=2**31, description="of the folds, the drawn votes and the intervals")
+
+    @classmethod
+    def words(cls, kept: Mapping[str, Any]) -> str:
+        """The words of a command that ask for these settings again, beside version and snapshot: what isn't the default."""
+        asked = {name: kept.get(name, cls.model_fields[name].default) for name in ("target", "confidence", "seed")}
+        return " ".join(f"{name}={value}" for name, value in asked.items() if value != cls.model_fields[name].default)

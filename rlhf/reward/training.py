@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from accelerate.utils import DistributedType, broadcast_object_list
+from accelerate.utils import DistributedType
 from transformers import PrinterCallback
 from trl import RewardConfig
 
@@ -30,7 +30,7 @@ from rlhf.reward.settings import RewardSettings
 from rlhf.reward.trainer import PackedRewardTrainer
 from rlhf.store import Workspace
 from rlhf.store.cache import Cache
-from rlhf.training import Plan, Run, kept_dtype, under_way
+from rlhf.training import Plan, Run, kept_dtype, told_to_all, under_way
 from rlhf.training.checkpoints import last_whole_checkpoint
 from rlhf.training.progress import MetricsFile, ProgressBar, StopAtSignal, counting
 
@@ -122,19 +122,8 @@ def _published(
         accelerator.get_state_dict(trainer.model_wrapped) if is_sharded else None
     )  # gathered by all processes together
     model = accelerator.unwrap_model(trainer.model_wrapped, keep_torch_compile=False)
-    outcome: list[Any] = [None]
-    if accelerator.is_main_process:
-        try:
-            outcome = [publish(workspace, material, run, model, state, meter, say, trainer.carried.as_json())]
-        except Exception as error:
-            if accelerator.num_processes == 1:
-                raise
-            outcome = [error]
-    if accelerator.num_processes > 1:
-        broadcast_object_list(outcome)
-    if isinstance(outcome[0], Exception):
-        raise outcome[0]
-    return outcome[0]
+    learned = trainer.carried.as_json()
+    return told_to_all(accelerator, lambda: publish(workspace, material, run, model, state, meter, say, learned))
 
 
 def _model(workspace: Workspace, material: Material, state: PartialState) -> Any:
@@ -153,7 +142,7 @@ def _model(workspace: Workspace, material: Material, state: PartialState) -> Any
 def _trunk(workspace: Workspace, material: Material, model: Any, state: PartialState, say: Say) -> Trunk | None:
     """The states below the trained layers, computed for all rows and kept; None where every layer is trained."""
     settings = material.settings
-    if settings.trunk == "off" or not settings.top_layers:
+    if settings.trunk == "off" or settings.packing == "off" or not settings.top_layers:
         return None
     if state.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
         say("states below top_layers are not kept: the model is sharded")
@@ -168,9 +157,16 @@ def _trunk(workspace: Workspace, material: Material, model: Any, state: PartialS
             f"kept states take {trunk.bytes_for(material.rows) / 2**30:.1f} GiB, more than trunk_gib={settings.trunk_gib:g}: "
             "some are computed in every epoch"
         )
+    if 0 < settings.max_steps * settings.pairs_per_step < len(material.rows):
+        say("states are computed as the steps come to their pairs: max_steps ends before all of them")
+        return trunk
     mine = material.rows[state.process_index :: state.num_processes]
     with counting(f"reward {settings.name}: states", len(mine), "pair") as show:
         trunk.fill(mine, show if state.is_main_process else None)
+    say(
+        f"states of {len(mine)} pairs: {trunk.n_read} were kept, {trunk.n_computed} computed; what is kept is off by at most "
+        f"{trunk.error:.1e} of a state"
+    )
     state.wait_for_everyone()
     return trunk
 

@@ -59,10 +59,12 @@ def trained(
         _finish_job(wait, file)
     found = _run_of(workspace, role, settings)
     if found is None or found.state != "done":
+        # An ensemble has no run of its own until its members are done; to go on takes what of them is there, or begins.
+        resume = found is not None or (isinstance(settings, RewardSettings) and settings.members > 1)
         if child:
-            _as_job(wait, role, settings, file, resume=found is not None)
+            _as_job(wait, role, settings, file, resume=resume)
         else:
-            _here(workspace, settings, resume=found is not None, say=say)
+            _here(workspace, settings, resume=resume, say=say)
         found = _run_of(workspace, role, settings)
         assert found is not None and found.version_digest is not None, "a training that is done has a run and a version"
     else:

@@ -19,6 +19,7 @@ from rlhf.ids import new_id
 _FREED = 0.9  # of the bound, so that not every entry that comes in pushes one out
 _MARK = 32  # bytes of SHA-256 before the content
 _NEW = ".new"
+_COUNT_EVERY = 500  # entries: what several runs may pass the bound by
 
 
 class Cache:
@@ -26,7 +27,8 @@ class Cache:
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
         self.folder, self.max_bytes = folder, max_bytes
-        self._held = sum(size for _, size, _ in self._entries())
+        self._held, self._n_put = 0, 0
+        self._count()
 
     def get(self, owner: str, key: str) -> bytes | None:
         """The entry's content, or None where there is none or it is damaged."""
@@ -49,6 +51,9 @@ class Cache:
         size = _MARK + len(content)
         if size > self.max_bytes:
             return
+        self._n_put += 1
+        if self._n_put % _COUNT_EVERY == 0:
+            self._count()  # other runs write here too
         if self._held + size > self.max_bytes:
             self._evict(size)
         fresh = file.with_name(f"{key}.{new_id()}{_NEW}")
@@ -79,6 +84,9 @@ class Cache:
                 known = file.stat()
                 found.append((known.st_mtime, known.st_size, file))
         return found
+
+    def _count(self) -> None:
+        self._held = sum(size for _, size, _ in self._entries())
 
     def _evict(self, wanted: int) -> None:
         """Make room for `wanted` bytes. Counts anew first: other runs write and remove here too."""

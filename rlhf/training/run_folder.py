@@ -6,10 +6,10 @@ A killed process leaves its run `running` and its lock free; `--resume` with the
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
@@ -22,6 +22,8 @@ from rlhf.store import Workspace, runs
 from rlhf.store.heavy import heavy
 from rlhf.store.holding import Held, holding
 from rlhf.training.space import NoSpace, room_for
+
+Given = TypeVar("Given")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,27 @@ def under_way(workspace: Workspace, plan: Plan, resume: bool, state: PartialStat
         run = Run(run_id, workspace.root / folder)
         with _in_charge(workspace, run, state), room_for(run.folder):
             yield run
+
+
+def told_to_all(state: Any, work: Callable[[], Given]) -> Given:
+    """Do the work in the first process and tell the others what came of it, a refusal included: none of them waits for ever.
+
+    state: of the processes (`PartialState`, or the accelerator).
+    """
+    outcome: list[Any] = [None]
+    if state.is_main_process:
+        try:
+            outcome = [work()]
+        except Exception as error:
+            if state.num_processes == 1:
+                raise
+            outcome = [error]
+    if state.num_processes > 1:
+        broadcast_object_list(outcome)
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    given: Given = outcome[0]
+    return given
 
 
 def _started(workspace: Workspace, plan: Plan) -> tuple[str, str]:
