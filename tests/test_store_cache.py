@@ -93,6 +93,18 @@ def test_two_runs_may_write_evict_and_read_side_by_side(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*/*/*.new"))
 
 
+def test_what_another_run_is_writing_is_left_alone_and_what_a_killed_one_left_is_not(tmp_path: Path) -> None:
+    cache = Cache(tmp_path, 5 * 132)
+    cache.put("pair", "key", bytes(100))
+    fresh, stale = (entry(cache, "pair", name) for name in ("fresh.1.new", "stale.2.new"))
+    for file in (fresh, stale):
+        file.write_bytes(bytes(100))
+    os.utime(stale, (1, 1))
+    for i in range(8):
+        cache.put("pair", f"more{i}", bytes(100))
+    assert fresh.exists() and not stale.exists()
+
+
 def test_a_write_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "c", 1000)
     cache.put("pair", "key", b"states")

@@ -14,11 +14,12 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
-from rlhf.ids import new_id
+from rlhf.ids import new_id, now
 
 _FREED = 0.9  # of the bound, so that not every entry that comes in pushes one out
 _MARK = 32  # bytes of SHA-256 before the content
 _NEW = ".new"
+_LEFT_BEHIND_S = 3600
 _COUNT_EVERY = 500  # entries: what several runs may pass the bound by
 
 
@@ -77,12 +78,16 @@ class Cache:
         return self.folder / owner[:2] / owner / key
 
     def _entries(self) -> list[tuple[float, int, Path]]:
-        """(last read, size in bytes, file) of all entries; a file that goes meanwhile is passed over."""
-        found = []
+        """(last read, size in bytes, file) of all entries; a file that goes meanwhile is passed over.
+
+        One that another run is writing is none yet, unless it lies there for an hour: then its run was killed.
+        """
+        found, late = [], now().timestamp() - _LEFT_BEHIND_S
         for file in self.folder.glob("*/*/*"):
             with contextlib.suppress(FileNotFoundError):
                 known = file.stat()
-                found.append((known.st_mtime, known.st_size, file))
+                if file.suffix != _NEW or known.st_mtime < late:
+                    found.append((known.st_mtime, known.st_size, file))
         return found
 
     def _count(self) -> None:
