@@ -22,10 +22,11 @@ from rlhf.engine.ensembles import Combine, EnsembleReward, Rule
 from rlhf.errors import BadUsage
 from rlhf.ids import chance, digest_of
 from rlhf.records import VersionRef
+from rlhf.registry.folder import VersionKind
 from rlhf.reward import probes
 from rlhf.reward.material import Material, Say, open_material
 from rlhf.reward.opening import model_in
-from rlhf.reward.publication import baseline, held_out, is_simulated, write_report
+from rlhf.reward.publication import baseline, draft_of, held_out, write_report
 from rlhf.reward.settings import RewardSettings
 from rlhf.reward.training import Trained, train_one
 from rlhf.store import Workspace, runs
@@ -117,28 +118,8 @@ def _published(
         else:
             live, evidence = combine(workspace, material, members, settings.combine, settings.doubt_k, staged)
         metrics = {"members": len(members), **held_out(material, live), **baseline(workspace, material, say)}
-        draft = registry.VersionDraft(
-            role="reward",
-            kind="lora" if settings.combine == "average" else "ensemble",
-            name=settings.name,
-            base_name=material.base.name,
-            base_digest=material.base.digest,
-            tokenizer_digest=material.base.tokenizer_digest,
-            template_digest=material.base.template_digest,
-            snapshot_digest=material.snapshot.digest,
-            settings=settings.content(),
-            seeds={"seed": settings.seed},
-            parents=parents,
-            metrics=metrics,
-            simulated=is_simulated(material.snapshot),
-            run_id=run.id,
-            details={
-                "rows": material.counts.as_json(),
-                "placement": material.place.why,
-                "members": [str(member) for member in members],
-                "learned": {"labelers": material.trust.as_json()} if material.trust else {},
-            },
-        )
+        kind: VersionKind = "lora" if settings.combine == "average" else "ensemble"
+        draft = draft_of(material, run, kind, metrics, parents, members=[str(member) for member in members])
         version = registry.publish(workspace, staged, draft, evidence)
     (run.folder / "metrics.jsonl").write_text("", "utf-8")
     write_report(material, run, version, metrics)

@@ -17,7 +17,7 @@ from rlhf.records import VersionRef
 from rlhf.reward import head, probes
 from rlhf.reward.head import Fitted
 from rlhf.reward.material import Material, Say
-from rlhf.reward.publication import held_out, is_simulated, peak_memory_gib, write_report
+from rlhf.reward.publication import draft_of, held_out, peak_memory_gib, write_report
 from rlhf.reward.training import Trained
 from rlhf.store import Workspace, runs
 from rlhf.training import Plan, Run, kept_dtype, under_way
@@ -79,7 +79,7 @@ def _write_metrics(run: Run, fitted: Fitted, states_seconds: float) -> None:
 def _publish(
     workspace: Workspace, material: Material, run: Run, model: HeadReward, fitted: Fitted, seconds: float, say: Say
 ) -> tuple[VersionRef, dict[str, Any]]:
-    settings, base = material.settings, material.base
+    base = material.base
     with workspace.artifacts.staging() as staged:
         before = probes.probe_scores(heads.on_base(fitted.head, base, probes.FLOAT32), base)
         fitted.head.save(staged)
@@ -96,27 +96,7 @@ def _publish(
             "left_out_log_loss": fitted.left_out_loss,
             **held_out(material, model),
         }
-        draft = registry.VersionDraft(
-            role="reward",
-            kind="head",
-            name=settings.name,
-            base_name=base.name,
-            base_digest=base.digest,
-            tokenizer_digest=base.tokenizer_digest,
-            template_digest=base.template_digest,
-            snapshot_digest=material.snapshot.digest,
-            settings=settings.content(),
-            seeds={"seed": settings.seed},
-            metrics=metrics,
-            simulated=is_simulated(material.snapshot),
-            run_id=run.id,
-            details={
-                "rows": material.counts.as_json(),
-                "placement": material.place.why,
-                "head": fitted.as_json(),
-                "learned": {"labelers": material.trust.as_json()} if material.trust else {},
-            },
-        )
+        draft = draft_of(material, run, "head", metrics, head=fitted.as_json())
         version = registry.publish(workspace, staged, draft, evidence)
     write_report(material, run, version, metrics)
     runs.finish(workspace, run.id, "done", version_digest=version.digest)

@@ -21,6 +21,7 @@ from rlhf.errors import BadInput, RlhfError
 from rlhf.measures import intervals, ranking
 from rlhf.pages import write_run_report
 from rlhf.records import VersionRef
+from rlhf.registry.folder import VersionKind
 from rlhf.reward import head, probes
 from rlhf.reward.material import Material, Say
 from rlhf.reward.score import score_with
@@ -47,38 +48,60 @@ def publish(
     tensor on both sides. Raises BadInput where a tensor got lost or the head was never trained, and the registry's refusal
     where the scores before saving and after a reload on a fresh base differ.
     """
-    settings = material.settings
     with workspace.artifacts.staging() as staged:
         model.save_pretrained(staged, state_dict=dict(state) if state is not None else None, safe_serialization=True)
         metrics = {**_speed(meter, material), **held_out(material, rewards.load(staged, material.base, material.place))}
         metrics |= baseline(workspace, material, say)
         evidence = _evidence(material, model, staged, is_sharded=state is not None)
         say(f"reloaded on a fresh base: probe scores differ by at most {evidence.largest_difference:.1e}")
-        draft = registry.VersionDraft(
-            role="reward",
-            kind="lora",
-            name=settings.name,
-            base_name=material.base.name,
-            base_digest=material.base.digest,
-            tokenizer_digest=material.base.tokenizer_digest,
-            template_digest=material.base.template_digest,
-            snapshot_digest=material.snapshot.digest,
-            settings=settings.content(),
-            seeds={"seed": settings.seed},
-            parents=(("from", material.parent.ref.digest),) if material.parent else (),
-            metrics=metrics,
-            simulated=is_simulated(material.snapshot),
-            run_id=run.id,
-            details={
-                "rows": material.counts.as_json(),
-                "placement": material.place.why,
-                "learned": {**learned, **({"labelers": material.trust.as_json()} if material.trust else {})},
-            },
+        draft = draft_of(
+            material,
+            run,
+            "lora",
+            metrics,
+            (("from", material.parent.ref.digest),) if material.parent else (),
+            learned=learned,
         )
         version = registry.publish(workspace, staged, draft, evidence)
     write_report(material, run, version, metrics)
     runs.finish(workspace, run.id, "done", version_digest=version.digest)
     return version, metrics
+
+
+def draft_of(
+    material: Material,
+    run: Run,
+    kind: VersionKind,
+    metrics: Mapping[str, Any],
+    parents: tuple[tuple[str, str], ...] = (),
+    *,
+    learned: Mapping[str, Any] | None = None,
+    **details: Any,
+) -> registry.VersionDraft:
+    """What a reward's training says of the version it wants published, whatever its kind."""
+    trust = {"labelers": material.trust.as_json()} if material.trust else {}
+    return registry.VersionDraft(
+        role="reward",
+        kind=kind,
+        name=material.settings.name,
+        base_name=material.base.name,
+        base_digest=material.base.digest,
+        tokenizer_digest=material.base.tokenizer_digest,
+        template_digest=material.base.template_digest,
+        snapshot_digest=material.snapshot.digest,
+        settings=material.settings.content(),
+        seeds={"seed": material.settings.seed},
+        parents=parents,
+        metrics=metrics,
+        simulated=is_simulated(material.snapshot),
+        run_id=run.id,
+        details={
+            "rows": material.counts.as_json(),
+            "placement": material.place.why,
+            "learned": {**(learned or {}), **trust},
+            **details,
+        },
+    )
 
 
 def _evidence(material: Material, model: Any, staged: Path, *, is_sharded: bool) -> registry.Evidence:
