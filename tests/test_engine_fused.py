@@ -155,3 +155,50 @@ def test_no_gradient_is_made_for_what_needs_none() -> None:
     ]
     with torch.inference_mode():
         assert not model(x).requires_grad
+
+
+class FixedRMSNorm(torch.nn.Module):
+    """As transformers' Llama has it."""
+
+    offset = 0.0
+
+    def __init__(self, width: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter((torch.rand(width) + 0.5).to(dtype), requires_grad=False)
+        self.variance_epsilon = 1e-5
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        exact = x.to(torch.float32)
+        exact = exact * torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)
+        return (self.offset + self.weight) * exact.to(x.dtype)
+
+
+class OffsetRMSNorm(FixedRMSNorm):
+    """As Gemma has it."""
+
+    offset = 1.0
+
+
+@settings(max_examples=30, deadline=None)
+@given(shape=st.lists(st.integers(1, 7), min_size=1, max_size=3), width=st.integers(1, 33), wide=st.booleans())
+def test_a_frozen_norm_is_the_models_own(shape: list[int], width: int, wide: bool) -> None:
+    dtype = torch.float32 if wide else torch.bfloat16
+    plain = FixedRMSNorm(width, dtype)
+    one = fuse(copy.deepcopy(plain))  # type: ignore[arg-type]
+    assert type(one).__mro__[1] is fused.FusedRmsNorm
+    x = (3 * torch.randn(*shape, width)).to(dtype)
+    (out_a, grads_a), (out_b, grads_b) = results(one, x), results(plain, x)
+    assert torch.equal(out_a, out_b)
+    tolerance = 1e-5 if wide else 2**-6
+    assert torch.allclose(grads_a["x"].float(), grads_b["x"].float(), rtol=tolerance, atol=4 * tolerance)
+
+
+def test_a_norm_that_is_trained_or_another_is_left_alone() -> None:
+    assert type(fuse(OffsetRMSNorm(8, torch.float32))) is OffsetRMSNorm  # type: ignore[arg-type]
+    trained = FixedRMSNorm(8, torch.float32)
+    trained.weight.requires_grad_(True)
+    assert type(fuse(trained)) is FixedRMSNorm  # type: ignore[arg-type]
+    later = fuse(FixedRMSNorm(8, torch.float32))  # type: ignore[arg-type]
+    later.weight.requires_grad_(True)
+    later(torch.randn(2, 8, requires_grad=True)).sum().backward()
+    assert later.weight.grad is not None

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from preferences import cut_polite
+from pydantic import ValidationError
 from test_reward_train import QUICK
 
 from rlhf import registry, reward
-from rlhf.errors import BadUsage
 from rlhf.records import Message
 from rlhf.reward.score import Item, open_reward
 from rlhf.store import Workspace
@@ -134,10 +134,11 @@ def test_a_child_of_an_average_says_its_own_rank(ready: Workspace) -> None:
     assert (kept["lora_r"], kept["lora_alpha"]) == (2 * QUICK["lora_r"], 2 * QUICK["lora_r"])  # type: ignore[operator]
 
 
-def test_members_and_a_version_to_go_on_from_exclude_each_other(ready: Workspace) -> None:
-    first = reward.train(ready, settings(members=1))
-    with pytest.raises(BadUsage, match="members"):
-        reward.train(ready, settings(from_version=str(first.version)))
+def test_a_version_to_go_on_from_excludes_what_begins_anew() -> None:
+    with pytest.raises(ValidationError, match="members trains every member from the base"):
+        settings(from_version="polite@1")
+    with pytest.raises(ValidationError, match="head_start begins a new adapter's head"):
+        settings(members=1, head_start=True, from_version="polite@1")
 
 
 def test_a_policy_is_trained_on_an_ensemble(ready: Workspace) -> None:

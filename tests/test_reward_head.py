@@ -12,6 +12,7 @@ import pytest
 from policies import settings as of_policy
 from policies import without_page
 from preferences import cut_polite
+from pydantic import ValidationError
 from sklearn.linear_model import LogisticRegression
 
 from rlhf import policy, registry, reward
@@ -115,8 +116,8 @@ def test_a_head_that_was_stopped_goes_on_and_equals_an_uninterrupted_one(
 
 
 def test_settings_that_mean_nothing_to_a_head_are_refused_together(ready: Workspace) -> None:
-    with pytest.raises(BadUsage, match=r"learning_rate, lora_r say how LoRA is trained"):
-        reward.train(ready, settings(lora_r=4, learning_rate=0.1))
+    with pytest.raises(ValidationError, match=r"learning_rate, lora_r say how LoRA is trained"):
+        settings(lora_r=4, learning_rate=0.1)
     with pytest.raises(BadUsage, match="layers 1 to 3"):
         reward.train(ready, settings(head_layers=[2, 4]))
     assert not list(runs.list_runs(ready))

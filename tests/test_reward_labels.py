@@ -22,6 +22,7 @@ from rlhf.reward import head
 from rlhf.reward.carried import Carried
 from rlhf.reward.material import open_material
 from rlhf.reward.rows import TrainRow, training_rows
+from rlhf.reward.settings import OF_STEPS
 from rlhf.reward.targets import Target, training_target
 from rlhf.store import Workspace
 
@@ -181,7 +182,7 @@ def test_a_length_penalty_leaves_the_scores_less_of_length(crowd: Workspace) -> 
 
 
 def test_an_instant_head_gives_up_its_length_exactly(crowd: Workspace) -> None:
-    material = open_material(crowd, settings(kind="head"), 1, lambda _text: None)
+    material = open_material(crowd, settings(kind="head", **_of_head()), 1, lambda _text: None)
     reading = head.reading_of(material.base, material.settings)
     states = head.pooled(crowd, material.base, material.place, reading).of(material.rows)
     ranks = [row.length for row in material.rows]
@@ -207,7 +208,7 @@ def test_a_version_records_what_became_of_its_ties(crowd: Workspace) -> None:
 def _of_head() -> dict[str, object]:
     """The settings of steps, which a head refuses, as they are by default."""
     plain = reward.RewardSettings.model_fields
-    return {name: plain[name].default for name in QUICK if name in head.OF_STEPS}
+    return {name: plain[name].default for name in QUICK if name in OF_STEPS}
 
 
 def test_the_tie_parameter_settles_where_the_ties_are() -> None:

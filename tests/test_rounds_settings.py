@@ -54,6 +54,7 @@ def test_a_bad_yaml_is_named_whole(tmp_path: Path) -> None:
         ("phase: auto\nsources: [web]", "leave sources out, or say phase: exploit"),
         ("min_judged: 3", "min_judged is for judge: people"),
         ("policy: {method: grpo, pairs: human}", "policy: pairs=human is for dpo"),
+        ("reward: {kind: head, lora_r: 4}", "reward: lora_r says how LoRA is trained"),
         ("alias: latest", "latest"),
         ("alias: '7'", "reads as a version's number"),
         ("name: a b", "a b"),
@@ -109,3 +110,6 @@ def test_an_instant_reward_goes_on_from_no_version() -> None:
     assert made(name="hh", reward={"kind": "head"}).reward_settings("s@2", "hh@1").from_version is None
     assert made(name="hh", reward={"members": 5}).reward_settings("s@2", "hh@1").from_version is None
     assert made(name="hh").reward_settings("s@2", "hh@1").set_aside == 0
+    started = {"head_start": True}
+    assert made(name="hh", reward=started).reward_settings("s@1", None).head_start
+    assert not made(name="hh", reward=started).reward_settings("s@2", "hh@1").head_start

@@ -14,6 +14,7 @@ from transformers.modeling_outputs import SequenceClassifierOutputWithPast
 
 from rlhf.engine import packing
 from rlhf.engine.bases import Base
+from rlhf.engine.heap import keep_freed_memory
 from rlhf.engine.placement import Placement
 from rlhf.engine.quiet import quiet_loading
 from rlhf.errors import BadInput
@@ -80,6 +81,8 @@ def classifier(base: Base, placement: Placement, *, seed: int) -> Any:
     Raises BadInput where the base lacks tensors or has no score head that we know.
     """
     packing.register()
+    if placement.device == "cpu":
+        keep_freed_memory()
     with torch.random.fork_rng(devices=[]), quiet_loading():
         torch.manual_seed(seed)
         model = _loaded(base, placement)

@@ -5,12 +5,17 @@ again on the way back and keeps what it needs of each. Here the scale goes on th
 by the matrix multiply itself. With SmolLM2-135M, r = 16, on a CPU, a training step takes 0.88 to 0.90 of the time in bfloat16
 and 0.93 to 0.96 in float32. The gradients are PEFT's up to rounding.
 
-Only the module's class is exchanged, for a subclass of PEFT's: names, parameters, saving, merging and switching stay PEFT's, and
-whatever isn't the plain case (dropout in training, several adapters, variants, quantised or partitioned weights) runs PEFT's code.
+Frozen RMS norms are one call too: transformers' own keeps three float32 copies of its input for the way back, this one keeps the
+input. Forward they are equal to the bit. On a CPU both ways together take 0.55 to 0.65 of the time.
+
+Only the modules' classes are exchanged, for subclasses of PEFT's and the model's: names, parameters, saving, merging and switching
+stay theirs, and whatever isn't the plain case (dropout in training, several adapters, variants, quantised or partitioned weights,
+a norm that computes something else or is trained) runs their code.
 """
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import torch
@@ -79,9 +84,64 @@ class FusedLoraLinear(LoraLinear):
         return None if odd or weight.requires_grad or weight.dtype != x.dtype else name
 
 
+class _RmsNorm(torch.autograd.Function):
+    """y = w * x / rms(x). T tokens, D wide; weight (D,) is frozen; the mean of squares is float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        exact = x.float()
+        factor_T1 = torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + eps)
+        ctx.save_for_backward(x, weight, factor_T1)
+        scaled = exact * factor_T1 if exact is x else exact.mul_(factor_T1)
+        return scaled.to(x.dtype).mul_(weight)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, factor_T1 = ctx.saved_tensors
+        exact, grad_scaled = x.float(), (grad * weight).float()
+        along_T1 = torch.linalg.vecdot(grad_scaled, exact).unsqueeze(-1)
+        along_T1 = along_T1.mul_(factor_T1).mul_(factor_T1).div_(-x.shape[-1])
+        return grad_scaled.addcmul_(exact, along_T1).mul_(factor_T1).to(x.dtype), None, None
+
+
+class FusedRmsNorm:
+    """Mixed into a model's norm class whose forward is `_RmsNorm`'s."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight: Tensor = self.weight  # type: ignore[attr-defined]
+        if weight.requires_grad or hasattr(weight, "ds_id") or weight.dtype != x.dtype or not x.requires_grad:
+            result: Tensor = super().forward(x)  # type: ignore[misc]
+            return result
+        normed: Tensor = _RmsNorm.apply(x, weight, _eps(self))
+        return normed
+
+
 def fuse(model: PeftModel) -> PeftModel:
-    """The same model, its LoRA on plain linear layers in one call each."""
+    """The same model, its LoRA on plain linear layers and its RMS norms in one call each."""
     for module in model.modules():
         if type(module) is LoraLinear and type(module.base_layer) is torch.nn.Linear:
             module.__class__ = FusedLoraLinear
+        elif _is_rms_norm(module):
+            module.__class__ = _fused_norm(type(module))
     return model
+
+
+@cache
+def _fused_norm(kind: Any) -> Any:
+    return type(f"Fused{kind.__name__}", (FusedRmsNorm, kind), {})
+
+
+def _eps(module: Any) -> float:
+    return float(getattr(module, "variance_epsilon", getattr(module, "eps", None) or 0.0))
+
+
+def _is_rms_norm(module: torch.nn.Module) -> bool:
+    """Whether it calls itself one, is frozen on a CPU, and gives what `_RmsNorm` does: some add 1 to their weight first."""
+    weight = getattr(module, "weight", None)
+    named = type(module).__name__.endswith("RMSNorm") and not isinstance(module, FusedRmsNorm)
+    if not named or not isinstance(weight, Tensor) or weight.dim() != 1 or weight.requires_grad or not weight.is_cpu:
+        return False
+    x = torch.linspace(-2, 3, 2 * len(weight)).view(2, -1).to(weight.dtype)
+    with torch.no_grad():
+        return torch.equal(module(x), _RmsNorm.apply(x, weight, _eps(module)))

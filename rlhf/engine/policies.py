@@ -20,6 +20,7 @@ from rlhf.engine import packing
 from rlhf.engine.bases import Base
 from rlhf.engine.classifiers import can_pack, lora_in_body_dtype
 from rlhf.engine.fused import fuse
+from rlhf.engine.heap import keep_freed_memory
 from rlhf.engine.placement import Placement
 from rlhf.engine.quiet import quiet_loading
 from rlhf.engine.rewards import LoraShape, check_loaded, leave_inputs, with_lora
@@ -44,6 +45,8 @@ def bare(base: Base, placement: Placement, *, quantize: Quantize = "none") -> An
     """The causal base, frozen, on its device. Raises BadInput where its files lack tensors, BadUsage where it can't be
     quantised."""
     packing.register()
+    if placement.device == "cpu":
+        keep_freed_memory()
     with quiet_loading():
         model, found = AutoModelForCausalLM.from_pretrained(
             base.folder,

@@ -19,7 +19,6 @@ from accelerate import PartialState
 from rlhf import registry
 from rlhf.engine import ensembles
 from rlhf.engine.ensembles import Combine, EnsembleReward, Rule
-from rlhf.errors import BadUsage
 from rlhf.ids import chance, digest_of
 from rlhf.records import VersionRef
 from rlhf.registry.folder import VersionKind
@@ -41,11 +40,6 @@ def train_members(
 
     resume: members that are done are taken as they are, an interrupted one goes on, the rest is trained.
     """
-    if settings.from_version:
-        raise BadUsage(
-            "members=K trains every member from the base, and from_version names a version to go on from",
-            fix="leave one of them out",
-        )
     with contextlib.ExitStack() as stack:
         if state.is_main_process:  # one heavy job from the first member to the last
             stack.enter_context(heavy(workspace, f"reward {settings.name}"))

@@ -32,12 +32,6 @@ from rlhf.store import Workspace
 from rlhf.store.cache import Cache
 
 POOLING = {"last": ("last",), "mean": ("mean",), "both": ("last", "mean")}
-# Settings that say how steps are made: a head has none, so a value that was asked for would do nothing.
-OF_STEPS = (
-    "from_version", "epochs", "max_steps", "pairs_per_step", "learning_rate", "schedule", "warmup", "weight_decay",
-    "max_grad_norm", "lora_r", "lora_alpha", "lora_dropout", "top_layers", "margin", "centring", "members",
-    "gradient_checkpointing", "head_start",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -64,15 +58,8 @@ class Fitted:
         }
 
 
-def check_settings(settings: RewardSettings, n_processes: int) -> None:
-    """Refuse what a head can't use, all at once. Raises BadUsage."""
-    plain = {name: RewardSettings.model_fields[name].default for name in OF_STEPS}
-    unused = [name for name in OF_STEPS if getattr(settings, name) != plain[name]]
-    if unused:
-        raise BadUsage(
-            f"{', '.join(unused)} {'say' if unused[1:] else 'says'} how LoRA is trained by steps; kind=head is fitted at once",
-            fix="leave them out" if unused[1:] else "leave it out",
-        )
+def check_alone(n_processes: int) -> None:
+    """Refuse to be started by a launcher. Raises BadUsage."""
     if n_processes > 1:
         raise BadUsage(
             f"kind=head is fitted by one process, {n_processes} were started",

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from rlhf.config import Settings
+from rlhf.config import Settings, require_together
 
 # What decides where and how a run runs, not what it gives; or is named by a digest in the version already.
 NOT_CONTENT = (
@@ -27,6 +27,14 @@ NOT_CONTENT = (
     "trunk_gib",
     "baseline",
 )
+# How steps are made: a head is fitted at once, so a value that was asked for would do nothing.
+OF_STEPS = (
+    "from_version", "epochs", "max_steps", "pairs_per_step", "learning_rate", "schedule", "warmup", "weight_decay",
+    "max_grad_norm", "lora_r", "lora_alpha", "lora_dropout", "top_layers", "margin", "centring", "members",
+    "gradient_checkpointing", "head_start",
+)  # fmt: skip
+_OF_HEADS = ("head_layers", "head_pooling")
+_OF_MEMBERS = ("combine", "doubt_k")
 
 
 class RewardSettings(Settings):
@@ -139,9 +147,39 @@ class RewardSettings(Settings):
         "none", description="trackers that the Trainer knows, comma-separated; none = metrics.jsonl alone"
     )
 
+    @model_validator(mode="after")
+    def _fit(self) -> RewardSettings:
+        fields = type(self).model_fields
+        unused = (
+            [name for name in OF_STEPS if getattr(self, name) != fields[name].default] if self.kind == "head" else []
+        )
+        says = "say" if unused[1:] else "says"
+        require_together(
+            (
+                not unused,
+                f"{', '.join(unused)} {says} how LoRA is trained by steps; kind=head is fitted at once: leave "
+                f"{'them' if unused[1:] else 'it'} out",
+            ),
+            (
+                self.members == 1 or self.from_version is None,
+                "members trains every member from the base, and from_version names a version to go on from: leave one of "
+                "them out",
+            ),
+            (
+                not self.head_start or self.from_version is None,
+                "head_start begins a new adapter's head, and from_version names one that has its own: leave one of them out",
+            ),
+        )
+        return self
+
     def content(self) -> dict[str, Any]:
-        """The settings that a version's digest covers."""
-        return {key: value for key, value in self.model_dump(mode="json").items() if key not in NOT_CONTENT}
+        """The settings that a version's digest covers: those that its kind of training reads."""
+        unread = {*NOT_CONTENT, *(OF_STEPS if self.kind == "head" else _OF_HEADS)}
+        if self.members == 1:
+            unread |= set(_OF_MEMBERS)
+        if self.kind == "lora" and not self.head_start:
+            unread.add("head_prior")
+        return {key: value for key, value in self.model_dump(mode="json").items() if key not in unread}
 
 
 class CalibrationSettings(Settings):

@@ -23,7 +23,7 @@ from rlhf.engine import trunk as trunks
 from rlhf.engine.trunk import Trunk
 from rlhf.errors import Interrupted
 from rlhf.records import VersionRef
-from rlhf.reward.head import beside, check_settings
+from rlhf.reward.head import beside, check_alone
 from rlhf.reward.material import Material, Say, open_material
 from rlhf.reward.publication import publish
 from rlhf.reward.settings import RewardSettings
@@ -74,7 +74,7 @@ def train(workspace: Workspace, settings: RewardSettings, *, resume: bool = Fals
     if settings.kind == "head":
         from rlhf.reward.head_training import train_head
 
-        check_settings(settings, state.num_processes)
+        check_alone(state.num_processes)
         material = open_material(workspace, settings, 1, say)
         return train_head(workspace, material, state, resume=resume, say=say)
     if settings.members > 1:

@@ -155,13 +155,17 @@ class LoopSettings(Settings):
         from rlhf.registry import check_name
         from rlhf.registry.alias_names import name_of, require_free_word
 
-        named, policy = "", ""
+        named, reward, policy = "", "", ""
         try:
             check_name(self.name)
             name_of(self.policy_alias)
             require_free_word(self.policy_alias)
         except RlhfError as error:
             named = f"{error.message} ({error.fix})"
+        try:
+            self.reward_settings("pairs", None)
+        except ValidationError as error:
+            reward = "reward: " + "; ".join(problems_of(RewardSettings, error))
         try:
             self.policy_settings("r@1", None, "exploit")
         except ValidationError as error:
@@ -177,6 +181,7 @@ class LoopSettings(Settings):
                 "min_judged is for judge: people; a reward and a rule judge every pair",
             ),
             (not named, named),
+            (not reward, reward),
             (not policy, policy),
         )
         return self
@@ -201,6 +206,7 @@ class LoopSettings(Settings):
         """A reward that goes on from that version; an instant head and an ensemble's members begin anew."""
         own = self.reward.model_dump()
         parent = from_version if own["kind"] == "lora" and own["members"] == 1 else None
+        own["head_start"] = own["head_start"] and parent is None  # the parent's head has been trained since
         return RewardSettings(name=self.reward_name, snapshot=snapshot, base=self.base, from_version=parent, **own)
 
     def policy_settings(self, reward: str, from_version: str | None, phase: Phase) -> PolicySettings | None:
