@@ -1,11 +1,13 @@
-"""Does doubt help: best-of-n against one member, and against an ensemble's mean - k sd, by a rule that neither has seen.
+"""Does doubt help: best-of-n and policy training against one member, and against an ensemble's mean - k sd, by a rule unseen.
 
     .venv/bin/python scripts/table_overoptimisation.py --out out/overoptimisation
 
 The demo's pairs are judged by its known rule and a quarter of the labels is flipped. Five members are trained on them
 (SmolLM2-135M, LoRA on the top layers). The base writes a pool of replies to held-out prompts; each way to score picks the best
-of n of them, and the rule says how good the pick is. Writes a page with the plot; last line: one JSON object, whose ours is the
-true quality at the largest n of mean - k sd and whose peer is the members' own mean.
+of n of them, and the rule says how good the pick is. Then two policies are trained by dpo, round upon round, one against the first
+member and one against mean - 1 sd, and the rule judges their replies to the same prompts. Writes a page with the plots; last line:
+one JSON object, whose ours is the true quality at the largest n of mean - 1 sd and whose peer is that of one member, averaged over
+the members.
 """
 
 from __future__ import annotations
@@ -15,7 +17,8 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,7 @@ from rlhf.cli.boundary import quiet_libraries
 
 PROJECT = Path(__file__).parent.parent
 MEMBERS = 5
+POLICIES = {"one member": "rule.1@1", "mean - 1 sd": "rule@1"}
 
 
 def main() -> None:
@@ -39,6 +43,7 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--top-layers", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=2, help="of policy training, each going on from the one before")
     parser.add_argument("--flipped", type=float, default=0.25, help="share of labels that say the opposite")
     words = parser.parse_args()
     out = words.out.absolute()
@@ -53,7 +58,9 @@ def main() -> None:
     ns = [n for n in (1, 2, 4, 8, 16, 32, 64, 128) if n <= words.pool]
     found = curves(scores, truth, ns)
     summary = compared(found, ns)
-    write_page(out / "report.html", found, ns, summary)
+    tuned = policies(words, workspace) if words.rounds else {}
+    print(f"policies trained after {time.perf_counter() - begin:.0f} s", file=sys.stderr)
+    write_page(out / "report.html", found, ns, summary, tuned)
     for name, rows in found.items():
         print(f"{name:<18}" + " ".join(f"{value:6.2f}" for value in rows.mean(0)), file=sys.stderr)
     ours, peer = found["mean - 1 sd"][:, -1].mean(), found["one member"][:, -1].mean()
@@ -68,6 +75,8 @@ def main() -> None:
                 "ns": ns,
                 "curves": {name: [round(float(v), 3) for v in rows.mean(0)] for name, rows in found.items()},
                 "over_one_member": summary,
+                "policies": {name: [point.as_json() for point in points] for name, points in tuned.items()},
+                "policy_over_one_member": policy_gain(tuned),
                 "prompts": len(truth),
                 "page": str(out / "report.html"),
             }
@@ -109,6 +118,7 @@ def trained(words: argparse.Namespace, out: Path) -> tuple[Any, list[str]]:
         snapshot="flipped",
         base="base",
         members=MEMBERS,
+        combine="mean_minus_sd",
         top_layers=words.top_layers,
         epochs=words.epochs,
         pairs_per_step=8,
@@ -145,6 +155,72 @@ def pool(words: argparse.Namespace, workspace: Any, names: list[str]) -> tuple[n
     return np.array(columns, dtype=float).reshape(len(names), len(prompts), words.pool), truth
 
 
+@dataclass(frozen=True)
+class Point:
+    """A policy after a round: KL to the base, nats a reply, and its replies' points by the rule, (P,) means over a prompt's."""
+
+    kl: float
+    truth_P: np.ndarray
+
+    def as_json(self) -> dict[str, float]:
+        return {"kl": round(self.kl, 2), "points": round(float(self.truth_P.mean()), 3)}
+
+
+def policies(words: argparse.Namespace, workspace: Any) -> dict[str, list[Point]]:
+    """Each way's policy at the start and after every round; the settings are the demo's."""
+    from demo_policy import POLICY
+
+    from rlhf import policy
+
+    found: dict[str, list[Point]] = {}
+    for way, reward in POLICIES.items():
+        points, parent = [asked(words, workspace, "base:base")], None
+        for number in range(words.rounds):
+            settings = policy.PolicySettings(
+                name=f"against-{reward.partition('@')[0]}",
+                reward=[reward],
+                base="base",
+                method="dpo",
+                from_version=parent,
+                max_prompts=64,
+                seed=number,
+                **{**POLICY, "watch_steps": 0, "max_new_tokens": words.tokens},
+            )
+            parent = str(policy.train(workspace, settings, say=lambda text: print(text, file=sys.stderr)).version)
+            points.append(asked(words, workspace, parent))
+            print(f"{way}, round {number + 1}: {points[-1].as_json()}", file=sys.stderr)
+        found[way] = points
+    return found
+
+
+def asked(words: argparse.Namespace, workspace: Any, writer: str) -> Point:
+    """The writer's replies to the held-out prompts, four each, judged by the rule."""
+    from rlhf import demo, policy
+    from rlhf.engine.placement import choose
+
+    place = choose("auto", "auto")
+    prompts = policy.prompts_of(workspace, "flipped", "test")[: words.prompts]
+    truth, kl = [], []
+    for seed in range(4):
+        sampling = policy.Sampling(max_new_tokens=words.tokens, temperature=1.0, seed=1000 + seed)
+        replies = policy.replies(workspace, writer, prompts, sampling, place=place)
+        truth.append([demo.quality(p.messages, reply.text) for p, reply in zip(prompts, replies, strict=True)])
+        kl += [reply.logp - reply.logp_base for reply in replies]
+    return Point(float(np.mean(kl)), np.mean(truth, axis=0))
+
+
+def policy_gain(tuned: Mapping[str, Sequence[Point]]) -> dict[str, float] | None:
+    """What the ensemble's last policy has over one member's, with a paired 95 % bootstrap interval over prompts."""
+    from rlhf.measures.intervals import bootstrap
+
+    if not tuned:
+        return None
+    one, ensemble = (points[-1].truth_P for points in tuned.values())
+    interval = bootstrap(ensemble - one)
+    values = {"gain": float((ensemble - one).mean()), "low": interval.low, "high": interval.high}
+    return {key: round(value, 3) for key, value in values.items()}
+
+
 def curves(scores_KPN: np.ndarray, truth_PN: np.ndarray, ns: list[int]) -> dict[str, np.ndarray]:
     """(P, len(ns)) true quality of the best of n, for every way to score."""
     from rlhf.measures.best_of_n import best_of_n
@@ -177,7 +253,11 @@ def compared(found: Mapping[str, np.ndarray], ns: list[int]) -> dict[str, dict[s
 
 
 def write_page(
-    file: Path, found: Mapping[str, np.ndarray], ns: list[int], summary: Mapping[str, Mapping[str, float]]
+    file: Path,
+    found: Mapping[str, np.ndarray],
+    ns: list[int],
+    summary: Mapping[str, Mapping[str, float]],
+    tuned: Mapping[str, Sequence[Point]],
 ) -> None:
     from rlhf.measures.best_of_n import best_of_n_kl
     from rlhf.pages.page import Section, page, table
@@ -194,10 +274,36 @@ def write_page(
         [name, *(f"{value:.2f}" for value in rows.mean(0)), *gain_of(summary.get(name))] for name, rows in found.items()
     ]
     heads = ["scored by", *(f"n = {n}" for n in ns), "over one member", "95 %"]
+    sections = [Section("Best of n", plot + table(heads, body, numeric=range(1, len(heads))))]
+    if tuned:
+        with drawing(5.2, 3.6) as (figure, (axes,)):
+            for name, points in tuned.items():
+                axes.plot(
+                    [p.kl for p in points], [p.truth_P.mean() for p in points], marker="o", markersize=3, label=name
+                )
+            axes.set(xlabel="KL of the policy from the base, nats a reply", ylabel="points of the rule, 0 to 10")
+            axes.legend(fontsize=7)
+            plot = inline(
+                figure, "policies", "True quality of policies as they move away from the base, round by round"
+            )
+        body = [
+            [
+                name,
+                str(number),
+                f"{p.kl:.1f}",
+                f"{p.truth_P.mean():.2f}",
+                *(gain_of(policy_gain(tuned)) if is_last else ["", ""]),
+            ]
+            for name, points in tuned.items()
+            for number, p in enumerate(points)
+            for is_last in [name != "one member" and p is points[-1]]
+        ]
+        heads = ["trained against", "rounds", "KL, nats a reply", "points", "over one member", "95 %"]
+        sections.append(Section("Policy training", plot + table(heads, body, numeric=range(1, len(heads)))))
     file.write_text(
         page(
-            "Best of n by an ensemble and by one member",
-            [Section("True quality", plot + table(heads, body, numeric=range(1, len(heads))))],
+            "An ensemble's doubt against one member",
+            sections,
             kicker="over-optimisation",
             simulated="The labels are a known rule's, a quarter of them flipped: no person judged these replies.",
         ),

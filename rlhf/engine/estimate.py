@@ -159,14 +159,12 @@ def activations(shape: Shape, plan: Plan) -> float:
     """Bytes that autograd keeps of a forward over `plan.tokens` tokens, of a decoder with gated MLPs and LoRA on all linears.
 
     A layer and token keep the inputs of the two norms and of the seven LoRAs (some shared), q, k, v (repeated to all heads), the
-    attention's output, the four inner products of the MLP, and a row of the attention's mask; a bfloat16 body keeps the norms'
-    inputs in float32. Layers below the lowest LoRA keep nothing. Checkpointing keeps a layer's input, and one layer's
-    rest at a time.
+    attention's output, the four inner products of the MLP, and a row of the attention's mask. Layers below the lowest LoRA keep nothing.
+    Checkpointing keeps a layer's input, and one layer's rest at a time.
     """
     d = _BYTES[plan.dtype]
-    wide = 4 if plan.dtype == "float32" else 2
-    values = wide * shape.hidden + 4 * shape.attention + 4 * shape.intermediate + 7 * plan.r + plan.row
-    layer = d * values + 4 * shape.heads + (0 if plan.dtype == "float32" else 8 * shape.hidden)
+    values = 4 * shape.hidden + 4 * shape.attention + 4 * shape.intermediate + 7 * plan.r + plan.row
+    layer = d * values + 4 * shape.heads
     n_layers = plan.top_layers if 0 < plan.top_layers < shape.layers else shape.layers
     if plan.checkpointing:
         return plan.tokens * (n_layers * shape.hidden * d + layer)

@@ -123,7 +123,8 @@ def fuse(model: PeftModel) -> PeftModel:
         if type(module) is LoraLinear and type(module.base_layer) is torch.nn.Linear:
             module.__class__ = FusedLoraLinear
         elif _is_rms_norm(module):
-            module.__class__ = _fused_norm(type(module))
+            kind: Any = type(module)
+            module.__class__ = _fused_norm(kind)
     return model
 
 

@@ -53,11 +53,11 @@ def fresh(base: Base, placement: Placement, shape: LoraShape, *, seed: int) -> P
     return fuse(with_lora(model, shape, TaskType.SEQ_CLS, seed=seed, modules_to_save=["score"]))
 
 
-def set_head(model: PeftModel, weight: torch.Tensor) -> None:
-    """Let the trained score head be these weights (1, hidden). Training goes on from there."""
+def head_of(model: PeftModel) -> torch.nn.Parameter:
+    """The trained score head, (1, hidden). Its data may be exchanged: training goes on from there."""
     heads = [p for name, p in model.named_parameters() if name.endswith("score.modules_to_save.default.weight")]
     assert len(heads) == 1, "a reward has one head"
-    heads[0].data.copy_(weight)
+    return heads[0]
 
 
 def with_lora(

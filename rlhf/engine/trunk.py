@@ -20,6 +20,8 @@ from safetensors.torch import save as to_bytes
 from rlhf.engine.bases import Base
 from rlhf.engine.packing import NAME, Group, PackedBatch, pack
 from rlhf.engine.scoring import attention_of, scores_of
+from rlhf.engine.states import decoder_layers
+from rlhf.errors import BadInput
 from rlhf.ids import digest_of
 from rlhf.store.cache import Cache
 
@@ -160,13 +162,10 @@ def trunk_below(
 def layers_of(model: Any) -> Any:
     """The decoder's layers, lowest first; None where they aren't found."""
     inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    body = getattr(inner, inner.base_model_prefix)
-    found = [
-        module
-        for module in body.children()
-        if isinstance(module, torch.nn.ModuleList) and len(module) == model.config.num_hidden_layers
-    ]
-    return found[0] if len(found) == 1 else None
+    try:
+        return decoder_layers(getattr(inner, inner.base_model_prefix))
+    except BadInput:
+        return None
 
 
 def _with(batch: PackedBatch, caught: list[torch.Tensor]) -> dict[str, Any]:

@@ -45,8 +45,8 @@ def publish(
     learned: what the training learned beside the adapter (`carried.Carried.as_json`).
 
     The live model's modules are held against the reloaded ones without PEFT's own extraction, which would lose the same
-    tensor on both sides. Raises BadInput where a tensor got lost or the head was never trained, and the registry's refusal
-    where the scores before saving and after a reload on a fresh base differ.
+    tensor on both sides. Raises BadInput where a tensor got lost, and the registry's refusal where the scores before saving and
+    after a reload on a fresh base differ.
     """
     with workspace.artifacts.staging() as staged:
         model.save_pretrained(staged, state_dict=dict(state) if state is not None else None, safe_serialization=True)
@@ -117,12 +117,6 @@ def _evidence(material: Material, model: Any, staged: Path, *, is_sharded: bool)
         raise BadInput(
             f"{len(lost)} trained tensors are not in the saved folder, first {lost[0]}",
             fix="report this with the versions of peft and transformers (rlhf doctor)",
-        )
-    untrained = rewards.classifier(material.base, probes.FLOAT32, seed=material.settings.seed).score.weight
-    if material.parent is None and torch.equal(untrained, reloaded.get_base_model().score.weight):
-        raise BadInput(
-            f"the score head is as it was before training, after {material.settings.name}'s last step",
-            fix="train for more steps or at a higher learning_rate",
         )
     return registry.Evidence(
         probes.probe_digest(), probes.probe_scores(rewards.widen(model, material.base), material.base), scores

@@ -12,6 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
 from accelerate.utils import DistributedType
 from transformers import PrinterCallback
@@ -21,7 +22,7 @@ from rlhf import registry
 from rlhf.engine import placement, rewards
 from rlhf.engine import trunk as trunks
 from rlhf.engine.trunk import Trunk
-from rlhf.errors import Interrupted
+from rlhf.errors import BadInput, Interrupted
 from rlhf.records import VersionRef
 from rlhf.reward.head import beside, check_alone
 from rlhf.reward.material import Material, Say, open_material
@@ -91,6 +92,7 @@ def train_one(workspace: Workspace, material: Material, state: PartialState, *, 
     with under_way(workspace, plan, resume, state) as run:
         material = replace(material, place=kept_dtype(run, material.place, resume))
         model = _model(workspace, material, state)
+        head_before = rewards.head_of(model).detach().clone()
         trunk = _trunk(workspace, material, model, state, say)
         trainer, meter, stop = _trainer(material, model, run.folder, trunk)
         checkpoint = last_whole_checkpoint(run.folder / "checkpoints") if resume else None
@@ -107,9 +109,22 @@ def train_one(workspace: Workspace, material: Material, state: PartialState, *, 
                 f"{run.folder / 'checkpoints'}",
                 fix="go on with the same command and --resume",
             )
+        _require_trained(trainer, head_before)
         version, metrics = _published(workspace, material, run, trainer, meter, say)
     is_new = registry.show(workspace, version).manifest["run_id"] == run.id
     return Trained(version, run.id, run.folder, metrics, is_new)
+
+
+def _require_trained(trainer: PackedRewardTrainer, head_before: torch.Tensor) -> None:
+    """A head that no step has moved scores at random, or as the head did that it started from."""
+    if trainer.budget.is_sharded:
+        return  # no process holds it whole
+    head = rewards.head_of(trainer.accelerator.unwrap_model(trainer.model_wrapped, keep_torch_compile=False))
+    if torch.equal(head, head_before):
+        raise BadInput(
+            f"the score head is as it was before training, after {trainer.state.global_step} steps",
+            fix="train for more steps or at a higher learning_rate",
+        )
 
 
 def _published(
@@ -135,7 +150,7 @@ def _model(workspace: Workspace, material: Material, state: PartialState) -> Any
     if settings.head_start:
         with state.main_process_first(), counting(f"reward {settings.name}: head", len(material.rows), "pair") as show:
             found, _ = beside(workspace, material, show, at_end=True)
-        rewards.set_head(model, found.head.at_last_token())
+        rewards.head_of(model).data.copy_(found.head.at_last_token())
     return model
 
 
