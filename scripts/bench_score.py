@@ -6,7 +6,8 @@ A reward with a drawn LoRA on all layers and a drawn head is published and expor
 with the version open: rendering, tokens, and one packed forward a prompt's replies. The pipeline gets the rendered texts for
 nothing; it runs with the LoRA merged or not, in float32 and bfloat16, with batches of 1, 8 and 16, and its fastest way counts.
 Replies to a prompt: its own two, then other prompts' replies. Then the two sides score in turn, each in its fastest type, and
-again both in float32, where the scores must be equal. Last line: one JSON object.
+again both in float32, where the scores must be equal. Beside them an instant reward (kind=head, drawn, the default layers), whose
+forward stops at its highest layer. Last line: one JSON object.
 """
 
 from __future__ import annotations
@@ -61,16 +62,27 @@ def compared(words: argparse.Namespace, folder: Path) -> dict[str, Any]:
     }
     found: dict[str, Any] = {}
     for n in words.replies:
-        best = turns(words, ours[our_best], peers[fastest[dtypes][:2]], fastest[dtypes][2], items[n])
-        exact = turns(words, ours["float32"], peers[fastest[DTYPES[:1]][:2]], fastest[DTYPES[:1]][2], items[n])
+        best, fast = turns(words, ours[our_best], peers[fastest[dtypes][:2]], fastest[dtypes][2], items[n])
+        exact, slow = turns(words, ours["float32"], peers[fastest[DTYPES[:1]][:2]], fastest[DTYPES[:1]][2], items[n])
+        best["off_float32"] = {side: off(a, b) for side, a, b in zip(("ours", "peer"), fast, slow, strict=True)}
         assert exact["score_difference"] <= SAME, f"{n} replies: scores differ by {exact['score_difference']}"
         found[str(n)] = {**best, "float32": exact}
         print(
             f"{n:>2} replies a prompt: ours {best['ours']:.1f} replies/s, pipeline {best['peer']:.1f}, "
             f"{best['ratio']:.2f} times; float32 {exact['ratio']:.2f} times, "
-            f"scores within {exact['score_difference']:.0e}",
+            f"scores within {exact['score_difference']:.0e}; {our_best} is off it by {best['off_float32']['ours']:.1e}, the "
+            f"pipeline's {fastest[dtypes][0]} by {best['off_float32']['peer']:.1e}",
             file=sys.stderr,
         )
+    instant, few = head_side(workspace, our_best), items[words.replies[0]]
+    pairs_of_seconds = [
+        (clocked(lambda: ours[our_best](few))[1], clocked(lambda: instant(few))[1]) for _ in range(words.repeats)
+    ]
+    head = {
+        "replies_per_s": round(len(few) / statistics.median(b for _, b in pairs_of_seconds), 2),
+        "times_lora": round(statistics.median(a / b for a, b in pairs_of_seconds), 2),
+    }
+    print(f"instant reward: {head['replies_per_s']} replies/s, {head['times_lora']} times the LoRA's", file=sys.stderr)
     workspace.close()
     first = found[str(words.replies[0])]
     dtype, merge, batch = fastest[dtypes]
@@ -87,6 +99,7 @@ def compared(words: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "peer_merged": bool(merge),
         "peer_batch": batch,
         "prompts": words.pairs,
+        "head": head,
         "all": found,
     }
 
@@ -152,6 +165,37 @@ def our_side(workspace: Any, version: str, dtype: str) -> Any:
     return lambda items: [row["score"] for row in score_with_open(opened, items)]
 
 
+def head_side(workspace: Any, dtype: str) -> Any:
+    """A head of drawn weights on the default layers, with a posterior as wide as 1,400 pairs make it."""
+    import torch
+
+    from rlhf.engine import bases
+    from rlhf.engine.heads import Head, on_base
+    from rlhf.engine.placement import choose
+    from rlhf.engine.rendering import Renderer
+    from rlhf.records import VersionRef
+    from rlhf.reward import RewardSettings
+    from rlhf.reward.head import reading_of
+    from rlhf.reward.score import OpenReward, score_with_open
+
+    base = bases.get(workspace, "base")
+    reading = reading_of(base, RewardSettings(name="instant", snapshot="none", base="base", kind="head"))
+    hidden = int(base.details["hidden_size"])
+    n, chance = reading.n_features(hidden), torch.Generator().manual_seed(0)
+    drawn = Head(
+        reading,
+        hidden,
+        weight=torch.randn(n, generator=chance) / n,
+        mean=torch.zeros(n),
+        scale=torch.ones(n),
+        prior_variance=torch.ones(1),
+        shrink=torch.randn(n, min(n, 1400), generator=chance) / n,
+    )
+    model = on_base(drawn, base, choose("cpu", dtype))
+    opened = OpenReward(VersionRef("instant", 1, "0" * 64, "reward"), model, Renderer(base.tokenizer(), 1024))
+    return lambda items: [row["score"] for row in score_with_open(opened, items)]
+
+
 class Pipeline:
     """transformers' pipeline on the export: stock PEFT, stock pooling, the export's own tokenizer and pad token."""
 
@@ -188,20 +232,27 @@ class Pipeline:
         return [row["score"] for row in rows]
 
 
-def turns(words: argparse.Namespace, ours: Any, peer: Pipeline, batch: int, items: list[Any]) -> dict[str, Any]:
-    """Both sides in turn. Replies/s by the median, the ratio turn by turn, and the largest difference of their scores."""
+def turns(
+    words: argparse.Namespace, ours: Any, peer: Pipeline, batch: int, items: list[Any]
+) -> tuple[dict[str, Any], tuple[list[float], list[float]]]:
+    """Both sides in turn. Replies/s by the median, the ratio turn by turn, the largest difference of their scores; the scores."""
     mine, theirs = [], []
     for _ in range(words.repeats):
         scores, seconds = clocked(lambda: ours(items))
         mine.append(seconds)
         stock, seconds = clocked(lambda: peer(items, batch))
         theirs.append(seconds)
-    return {
+    row = {
         "ours": round(len(items) / statistics.median(mine), 2),
         "peer": round(len(items) / statistics.median(theirs), 2),
         "ratio": round(statistics.median(b / a for a, b in zip(mine, theirs, strict=True)), 2),
-        "score_difference": float(f"{max(abs(a - b) for a, b in zip(scores, stock, strict=True)):.1e}"),
+        "score_difference": off(scores, stock),
     }
+    return row, (scores, stock)
+
+
+def off(scores: list[float], others: list[float]) -> float:
+    return float(f"{max(abs(a - b) for a, b in zip(scores, others, strict=True)):.1e}")
 
 
 def clocked(work: Any) -> tuple[Any, float]:

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from sklearn.linear_model import LogisticRegression
 
 from rlhf import policy, registry, reward
-from rlhf.engine import add_from_dir, bases, heads, pooled, scoring
+from rlhf.engine import add_from_dir, bases, heads, pooled, scoring, trunk
 from rlhf.engine.heads import Head
 from rlhf.engine.packing import Group
 from rlhf.engine.placement import Placement
@@ -121,6 +121,12 @@ def test_settings_that_mean_nothing_to_a_head_are_refused_together(ready: Worksp
     with pytest.raises(BadUsage, match="layers 1 to 3"):
         reward.train(ready, settings(head_layers=[2, 4]))
     assert not list(runs.list_runs(ready))
+
+
+def test_with_trunk_off_no_states_are_kept(ready: Workspace) -> None:
+    without = reward.train(ready, settings(trunk="off"))
+    assert not list((ready.root / trunk.FOLDER).rglob("*"))
+    assert reward.train(ready, settings()).version == without.version
 
 
 def test_states_that_hold_nan_name_the_pairs(ready: Workspace) -> None:

@@ -31,7 +31,10 @@ def refused(workspace: Workspace, match: str, **more: Any) -> None:
     assert runs.list_runs(workspace)[-1].state == "failed"
 
 
-def test_a_head_that_was_never_trained_is_refused(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("head_start", [False, True])
+def test_a_head_that_was_never_trained_is_refused(
+    ready: Workspace, monkeypatch: pytest.MonkeyPatch, head_start: bool
+) -> None:
     from rlhf.engine import rewards
 
     fresh = rewards.fresh
@@ -44,7 +47,7 @@ def test_a_head_that_was_never_trained_is_refused(ready: Workspace, monkeypatch:
         return model
 
     monkeypatch.setattr(rewards, "fresh", frozen)
-    refused(ready, "as it was before training")
+    refused(ready, "as it was before training", head_start=head_start, baseline=False)
 
 
 def test_a_tensor_that_saving_loses_is_refused(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

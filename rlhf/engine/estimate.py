@@ -159,8 +159,8 @@ def activations(shape: Shape, plan: Plan) -> float:
     """Bytes that autograd keeps of a forward over `plan.tokens` tokens, of a decoder with gated MLPs and LoRA on all linears.
 
     A layer and token keep the inputs of the two norms and of the seven LoRAs (some shared), q, k, v (repeated to all heads), the
-    attention's output, the four inner products of the MLP, and a row of the attention's mask. Layers below the lowest LoRA keep nothing.
-    Checkpointing keeps a layer's input, and one layer's rest at a time.
+    attention's output, the four inner products of the MLP, and a row of the attention's mask. Layers below the lowest LoRA keep
+    nothing. Checkpointing keeps a layer's input, and one layer's rest at a time.
     """
     d = _BYTES[plan.dtype]
     values = 4 * shape.hidden + 4 * shape.attention + 4 * shape.intermediate + 7 * plan.r + plan.row

@@ -22,10 +22,11 @@ from transformers.modeling_outputs import SequenceClassifierOutputWithPast
 
 from rlhf.engine import scoring
 from rlhf.engine.bases import Base
-from rlhf.engine.classifiers import can_pack, classifier, packs_rightly
+from rlhf.engine.classifiers import classifier
 from rlhf.engine.packing import Group
 from rlhf.engine.placement import Placement
 from rlhf.engine.policies import switched
+from rlhf.engine.shared import Sharing
 from rlhf.engine.states import Reading, decoder_layers, pooled_states
 from rlhf.errors import BadInput
 from rlhf.measures.bayes_logistic import Posterior
@@ -168,65 +169,33 @@ def on_base(head: Head, base: Base, placement: Placement) -> HeadReward:
     return HeadReward(model, head)
 
 
-class SharedHead:
+class SharedHead(Sharing):
     """A head on a policy's own base, whose adapters are off while it scores; the model is left as it was found."""
 
     def __init__(self, model: PeftModel, folder: Path) -> None:
         """Raises BadInput where the head doesn't fit the model's base."""
-        self.model, self.training = model, False
+        self.model, self.adapter = model, None
         head = Head.read(folder)
-        _require_fit(head, self._body)
+        _require_fit(head, self.body)
         self.reading = head.reading
         self.head = HeadModule(head, next(model.parameters()).device)
-        if can_pack(self.inner):
-            with switched(model, None):
-                fits = packs_rightly(self)
-            if not fits:
-                self.set_attn_implementation("sdpa")
-
-    @property
-    def inner(self) -> Any:
-        """The causal model inside the PEFT model."""
-        return self.model.get_base_model()
-
-    @property
-    def _body(self) -> Any:
-        return getattr(self.inner, self.inner.base_model_prefix)
-
-    @property
-    def config(self) -> Any:
-        return self.inner.config
-
-    def score(self, groups: Sequence[Group], *, token_budget: int = 4096) -> list[list[float]]:
-        """`scoring.score` with the adapters off; the shared model is left as it was found."""
-        with switched(self.model, None):
-            return scoring.score(self, groups, token_budget=token_budget)
+        self.pack_or_pad()
 
     def score_with_doubt(
         self, groups: Sequence[Group], *, token_budget: int = 4096
     ) -> list[list[tuple[float, float | None]]]:
-        with switched(self.model, None):
+        """See `scoring.score_with_doubt`."""
+        with switched(self.model, self.adapter):
             return scoring.score_with_doubt(self, groups, token_budget=token_budget)
 
     def __call__(self, **arguments: Any) -> Any:
         """The forward that `scoring` calls, inside `switched`."""
-        states = pooled_states(self._body, self.reading, **arguments)
+        states = pooled_states(self.body, self.reading, **arguments)
         with torch.autocast(states.device.type, enabled=False):
             return SequenceClassifierOutputWithPast(logits=self.head(states))
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         return self.head.parameters()
-
-    def set_attn_implementation(self, name: str) -> None:
-        self.inner.set_attn_implementation(name)
-
-    def eval(self) -> SharedHead:
-        """Nothing: `switched` has done it."""
-        return self
-
-    def train(self, mode: bool = True) -> SharedHead:
-        """Nothing: a shared head is never trained."""
-        return self
 
 
 def _require_fit(head: Head, body: Any) -> None:

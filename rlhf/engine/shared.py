@@ -1,8 +1,8 @@
 """A reward version as one more adapter on the policy's own base: one base in memory, and still the one scorer.
 
-`SharedReward` looks to `engine.scoring` like the classification model that it was trained as: token ids and ends in, float32
-logits out. Its LoRA lies beside the policy's in the same PEFT model, its head apart. Scoring happens inside `switched`, which
-puts adapter, gradients and modes back as they were.
+`Sharing` looks to `engine.scoring` like the classification model that a reward was trained as: token ids and ends in, float32
+logits out. `SharedReward`'s LoRA lies beside the policy's in the same PEFT model, its head apart; `heads.SharedHead` has no LoRA.
+Scoring happens inside `switched`, which puts adapter, gradients and modes back as they were.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from peft import LoraConfig, PeftModel, TaskType, set_peft_model_state_dict
@@ -27,8 +27,56 @@ _HEAD = "base_model.model.score.weight"
 _OF_A_CLASSIFIER = ("task_type", "modules_to_save", "inference_mode", "base_model_name_or_path")
 
 
-class SharedReward:
-    """One reward version on a policy's base. `model`: the PEFT model that it shares; `adapter`: its name in there."""
+class Sharing:
+    """What scores on a policy's base: to `engine.scoring` a model, made by a subclass that sets `model` and `adapter`.
+
+    model: the PEFT model that is shared; adapter: the name of the scorer's own in there, None = it scores with the bare base.
+    """
+
+    model: PeftModel
+    adapter: str | None
+    training = False  # never: it is scored with
+
+    @property
+    def inner(self) -> Any:
+        """The causal model inside the PEFT model."""
+        return self.model.get_base_model()
+
+    @property
+    def body(self) -> Any:
+        return getattr(self.inner, self.inner.base_model_prefix)
+
+    @property
+    def config(self) -> Any:
+        return self.inner.config
+
+    def pack_or_pad(self) -> None:
+        """Pack rows where this base packs rightly with this scorer, else pad them."""
+        if can_pack(self.inner):
+            with switched(self.model, self.adapter):
+                fits = packs_rightly(self)
+            if not fits:
+                self.set_attn_implementation("sdpa")
+
+    def score(self, groups: Sequence[Group], *, token_budget: int = 4096) -> list[list[float]]:
+        """`scoring.score` with the scorer's adapter switched on; the shared model is left as it was found."""
+        with switched(self.model, self.adapter):
+            return scoring.score(self, groups, token_budget=token_budget)
+
+    def set_attn_implementation(self, name: str) -> None:
+        self.inner.set_attn_implementation(name)
+
+    def eval(self) -> Self:
+        """Nothing: `switched` has done it."""
+        return self
+
+    def train(self, mode: bool = True) -> Self:
+        """Nothing: see `training`."""
+        return self
+
+
+class SharedReward(Sharing):
+    """One reward version of kind lora on a policy's base."""
 
     def __init__(self, model: PeftModel, folder: Path, adapter: str) -> None:
         """Load the version's folder as a frozen adapter. Raises BadInput where a tensor does not find its place."""
@@ -42,45 +90,14 @@ class SharedReward:
             self.head = torch.nn.Linear(weight.shape[1], 1, bias=False, device=device).requires_grad_(False)
         self.head.weight.data.copy_(weight)
         _add(model, folder, adapter, tensors)
-        self.training = False
-        if can_pack(self.inner):
-            with switched(model, adapter):
-                fits = packs_rightly(self)
-            if not fits:
-                self.set_attn_implementation("sdpa")
-
-    @property
-    def inner(self) -> Any:
-        """The causal model inside the PEFT model."""
-        return self.model.get_base_model()
-
-    @property
-    def config(self) -> Any:
-        return self.inner.config
-
-    def score(self, groups: Sequence[Group], *, token_budget: int = 4096) -> list[list[float]]:
-        """`scoring.score` with this reward's adapter switched on; the shared model is left as it was found."""
-        with switched(self.model, self.adapter):
-            return scoring.score(self, groups, token_budget=token_budget)
+        self.pack_or_pad()
 
     def __call__(self, **arguments: Any) -> Any:
         """The forward that `scoring` calls, inside `switched`."""
-        body = getattr(self.inner, self.inner.base_model_prefix)
-        return scores_at_ends(body, self.head, **arguments)
+        return scores_at_ends(self.body, self.head, **arguments)
 
     def parameters(self) -> Iterator[torch.nn.Parameter]:
         yield self.head.weight
-
-    def set_attn_implementation(self, name: str) -> None:
-        self.inner.set_attn_implementation(name)
-
-    def eval(self) -> SharedReward:
-        """Nothing: `switched` has done it."""
-        return self
-
-    def train(self, mode: bool = True) -> SharedReward:
-        """Nothing: a shared reward is never trained."""
-        return self
 
 
 def _add(model: PeftModel, folder: Path, adapter: str, tensors: dict[str, torch.Tensor]) -> None:

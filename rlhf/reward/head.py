@@ -92,9 +92,9 @@ def default_layers(n_layers: int) -> list[int]:
 def pooled(
     workspace: Workspace, base: Base, place: Placement, reading: Reading, settings: RewardSettings | None = None
 ) -> PooledStates:
-    """States of this reading, kept in the workspace's cache."""
+    """States of this reading, kept in the workspace's cache, or with `trunk=off` computed each time that they are asked for."""
     gib = settings.trunk_gib if settings else RewardSettings.model_fields["trunk_gib"].default
-    cache = Cache(workspace.root / trunk.FOLDER, round(gib * 2**30))
+    cache = Cache(workspace.root / trunk.FOLDER, 0 if settings and settings.trunk == "off" else round(gib * 2**30))
     return PooledStates(lambda: classifier(base, place, seed=0).eval(), reading, base, place, cache)
 
 

@@ -130,7 +130,8 @@ class RewardSettings(Settings):
     )
     trunk: Literal["auto", "off"] = Field(
         "auto",
-        description="auto = with top_layers, states below them are computed once and kept in the workspace's cache",
+        description="auto = states below top_layers, and those that a head reads, are computed once and kept in the workspace's "
+        "cache; off = none is written there",
     )
     trunk_gib: float = Field(8.0, gt=0, description="disk for kept states, GiB; those read longest ago go first")
     gradient_checkpointing: bool = Field(False, description="recompute activations: less memory, slower")
