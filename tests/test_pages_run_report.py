@@ -57,7 +57,14 @@ def test_a_run_report_of_a_run_without_figures_says_that_none_were_measured(tmp_
 def test_a_run_report_passes_over_what_is_not_finite(tmp_path: Path) -> None:
     rows = [{"step": 1, "loss": math.nan}, {"step": 2, "loss": 0.5, "accuracy": math.inf}, {"loss": 0.1}]
     html = written(tmp_path, metrics=rows, figures={"accuracy": None, "n": 0})
-    assert html.count("<svg") == 1 and "nan" not in html.lower().replace("nanosecond", "") and "0.500" in html
+    assert html.count("<svg") == 0 and "nan" not in html.lower().replace("nanosecond", "") and "0.500" in html
+
+
+def test_what_was_fitted_at_once_has_figures_and_no_curve(tmp_path: Path) -> None:
+    row = {"step": 1, "loss": 0.498, "accuracy": 0.79, "eval_loss": 0.604}
+    html = written(tmp_path, metrics=[row], figures={"left_out_log_loss": 0.604, "n_test": 0})
+    assert "<svg" not in html and "training loss" in html and "0.790" in html
+    assert "opening turns left out of the fit" in html
 
 
 def test_a_run_report_of_nothing_is_a_page(tmp_path: Path) -> None:
