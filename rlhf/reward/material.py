@@ -58,22 +58,7 @@ def open_material(workspace: Workspace, settings: RewardSettings, n_processes: i
     snapshot = snapshots.open_snapshot(workspace, settings.snapshot)
     base = bases.get(workspace, settings.base)
     bases.check(workspace, base)
-    parent = None
-    if settings.from_version:
-        parent = registry.open_version(workspace, registry.resolve(workspace, settings.from_version, role="reward"))
-        if parent.manifest["base"]["digest"] != base.digest:
-            raise BadInput(
-                f"{settings.from_version} stands on another base than {base.name}", fix="train it on its own base"
-            )
-        if parent.kind != "lora":
-            raise BadInput(
-                f"{settings.from_version} is a reward of kind {parent.kind}: it has no LoRA to go on from",
-                fix="name a version of kind lora, or leave --from out",
-            )
-        shape = json.loads((parent.folder / "adapter_config.json").read_text("utf-8"))
-        kept = {key: parent.manifest["settings"][key] for key in _SHAPE if key in parent.manifest["settings"]}
-        # The rank is the file's: an average of members has a larger one than its settings say.
-        settings = settings.model_copy(update={**kept, "lora_r": shape["r"], "lora_alpha": shape["lora_alpha"]})
+    parent, settings = _parent(workspace, settings, base)
     if settings.top_layers > (base.details.get("layers") or settings.top_layers):
         raise BadUsage(
             f"top_layers={settings.top_layers}, but {base.name} has {base.details['layers']} layers",
@@ -115,6 +100,28 @@ def open_material(workspace: Workspace, settings: RewardSettings, n_processes: i
     place = chosen[0]
     say(f"device and type: {place.why}")
     return Material(settings, snapshot, base, parent, place, rows, counts, trust)
+
+
+def _parent(
+    workspace: Workspace, settings: RewardSettings, base: bases.Base
+) -> tuple[registry.OpenVersion | None, RewardSettings]:
+    """The version to go on from, and the settings with its LoRA's shape. Raises BadInput where it has no LoRA on this base."""
+    if not settings.from_version:
+        return None, settings
+    parent = registry.open_version(workspace, registry.resolve(workspace, settings.from_version, role="reward"))
+    if parent.manifest["base"]["digest"] != base.digest:
+        raise BadInput(
+            f"{settings.from_version} stands on another base than {base.name}", fix="train it on its own base"
+        )
+    if parent.kind != "lora":
+        raise BadInput(
+            f"{settings.from_version} is a reward of kind {parent.kind}: it has no LoRA to go on from",
+            fix="name a version of kind lora, or leave --from out",
+        )
+    shape = json.loads((parent.folder / "adapter_config.json").read_text("utf-8"))
+    kept = {key: parent.manifest["settings"][key] for key in _SHAPE if key in parent.manifest["settings"]}
+    # The rank is the file's: an average of members has a larger one than its settings say.
+    return parent, settings.model_copy(update={**kept, "lora_r": shape["r"], "lora_alpha": shape["lora_alpha"]})
 
 
 def check_trackers(report_to: str) -> None:
