@@ -38,6 +38,11 @@ def test_freed_memory_is_not_paged_in_again() -> None:
     assert faults(keeps=False) > pages
 
 
+def test_what_the_environment_asks_of_malloc_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MALLOC_MMAP_THRESHOLD_", "65536")
+    assert not keep_freed_memory()
+
+
 def test_another_libc_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(platform, "libc_ver", lambda: ("", ""))
     assert not keep_freed_memory()

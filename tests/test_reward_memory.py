@@ -18,7 +18,7 @@ from test_reward_train import PROJECT, QUICK, settings, weights
 
 from rlhf import registry, reward
 from rlhf.errors import RlhfError
-from rlhf.reward import training
+from rlhf.reward import lora_training
 from rlhf.reward.memory import OutOfMemory
 from rlhf.store import Workspace, runs
 
@@ -35,7 +35,7 @@ def ready(workspace: Workspace, tiny_base: object, tmp_path: Path) -> Workspace:
 def run_out(monkeypatch: pytest.MonkeyPatch, *forwards: int, error: Callable[[], Exception]) -> list[int]:
     """The model runs out of memory in these forwards of its training. Returns a list that grows by one a forward."""
     seen: list[int] = []
-    build = training._model
+    build = lora_training._model
 
     def built(*args: Any, **kwargs: Any) -> Any:
         model = build(*args, **kwargs)
@@ -50,7 +50,7 @@ def run_out(monkeypatch: pytest.MonkeyPatch, *forwards: int, error: Callable[[],
         model.register_forward_pre_hook(hook)
         return model
 
-    monkeypatch.setattr(training, "_model", built)
+    monkeypatch.setattr(lora_training, "_model", built)
     return seen
 
 
@@ -213,8 +213,8 @@ from rlhf.cli import launching
 from rlhf.cli.launching import launched
 
 launching.start_processes_asked_for()
-from rlhf.reward import training
-build, seen = training._model, []
+from rlhf.reward import lora_training
+build, seen = lora_training._model, []
 
 def built(*args, **kwargs):
     model = build(*args, **kwargs)
@@ -227,7 +227,7 @@ def built(*args, **kwargs):
     model.register_forward_pre_hook(hook)
     return model
 
-training._model = built
+lora_training._model = built
 sys.exit(launched("reward", None))
 """
 

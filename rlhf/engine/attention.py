@@ -16,7 +16,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
-from rlhf.engine.packing import Packing, Tile
+from rlhf.engine.packing import NAME, Packing, Tile
+
+
+def register() -> None:
+    """Make `packed` known to transformers: the attention and its mask function together."""
+    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
+    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+    ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
+    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
 
 
 def packed_attention(

@@ -12,7 +12,7 @@ import torch
 from transformers import AutoConfig, AutoModelForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutputWithPast
 
-from rlhf.engine import packing
+from rlhf.engine import attention, packing
 from rlhf.engine.bases import Base
 from rlhf.engine.heap import keep_freed_memory
 from rlhf.engine.placement import Placement
@@ -80,7 +80,7 @@ def classifier(base: Base, placement: Placement, *, seed: int) -> Any:
 
     Raises BadInput where the base lacks tensors or has no score head that we know.
     """
-    packing.register()
+    attention.register()
     if placement.device == "cpu":
         keep_freed_memory()
     with torch.random.fork_rng(devices=[]), quiet_loading():
@@ -101,19 +101,19 @@ def _loaded(base: Base, placement: Placement) -> Any:
     """The stock classification model, with sdpa attention where it has one; every tensor but the head from the base's files."""
     config = AutoConfig.from_pretrained(base.folder, num_labels=1, trust_remote_code=False)
     found: dict[str, Any] = {}
-    for attention in ("sdpa", "eager"):
+    for kernel in ("sdpa", "eager"):
         try:
             model, found = AutoModelForSequenceClassification.from_pretrained(
                 base.folder,
                 config=config,
                 dtype=placement.torch_dtype,
                 trust_remote_code=False,
-                attn_implementation=attention,
+                attn_implementation=kernel,
                 output_loading_info=True,
             )
             break
         except ValueError as error:
-            if attention == "eager":
+            if kernel == "eager":
                 raise BadInput(
                     f"base {base.name} ({base.details.get('architecture', '?')}) can't be a reward model: {error}",
                     fix="use a decoder that transformers has a ...ForSequenceClassification for",

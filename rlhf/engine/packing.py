@@ -233,14 +233,3 @@ def pad_rows(
         mask[row, : len(sequence)] = 1
     ends = torch.tensor([len(sequence) - 1 for sequence in sequences])
     return {"input_ids": ids.to(device), "attention_mask": mask.to(device), "ends": ends.to(device)}
-
-
-def register() -> None:
-    """Make `packed` known to transformers: the attention and its mask function together."""
-    from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
-    from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-
-    from rlhf.engine.attention import packed_attention
-
-    ALL_ATTENTION_FUNCTIONS.register(NAME, packed_attention)
-    ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)

@@ -16,7 +16,7 @@ import torch
 from peft import PeftModel, TaskType
 from transformers import AutoModelForCausalLM, GenerationConfig
 
-from rlhf.engine import packing
+from rlhf.engine import attention, packing
 from rlhf.engine.bases import Base
 from rlhf.engine.classifiers import can_pack, lora_in_body_dtype
 from rlhf.engine.fused import fuse
@@ -44,7 +44,7 @@ class BodyDtype:
 def bare(base: Base, placement: Placement, *, quantize: Quantize = "none") -> Any:
     """The causal base, frozen, on its device. Raises BadInput where its files lack tensors, BadUsage where it can't be
     quantised."""
-    packing.register()
+    attention.register()
     if placement.device == "cpu":
         keep_freed_memory()
     with quiet_loading():
