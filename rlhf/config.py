@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from rlhf.errors import BadUsage
 
@@ -22,6 +22,15 @@ class Settings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
     LISTED_BY: ClassVar[str] = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _off_is_a_word(cls, values: Any) -> Any:
+        """YAML reads `off` as false: where a setting knows the word, that is what was meant."""
+        if not isinstance(values, Mapping):
+            return values
+        known = {name for name, field in cls.model_fields.items() if "off" in get_args(field.annotation)}
+        return {name: "off" if value is False and name in known else value for name, value in values.items()}
 
 
 def require_together(*wanted: tuple[bool, str]) -> None:

@@ -110,3 +110,14 @@ def test_a_place_in_a_list_is_named() -> None:
     assert "'rules[1].figure' is missing" in error.message
     assert "unknown setting 'rules[1].figur' (nearest: 'rules.figure'" in error.message
     assert error.fix.startswith("correct them; the settings are report, against")
+
+
+@pytest.mark.parametrize("text", ["packing: off\ntrunk: off\n", "packing: 'off'\ntrunk: \"off\"\n"])
+def test_off_is_a_word_where_a_setting_knows_it(text: str) -> None:
+    file = Path("off.yaml")
+    file.write_text(text, "utf-8")
+    written = config.load(RewardSettings, file, **NAMED)
+    said = config.load(RewardSettings, None, ("packing=off", "trunk=off"), **NAMED)
+    assert (written.packing, written.trunk) == (said.packing, said.trunk) == ("off", "off")
+    assert config.load(LoopSettings, None, ("reward.trunk=off",), **LOOP).reward.trunk == "off"
+    assert config.load(RewardSettings, None, ("baseline=off",), **NAMED).baseline is False

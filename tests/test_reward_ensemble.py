@@ -141,6 +141,17 @@ def test_a_version_to_go_on_from_excludes_what_begins_anew() -> None:
         settings(members=1, head_start=True, from_version="polite@1")
 
 
+def test_how_members_are_combined_needs_members() -> None:
+    with pytest.raises(ValidationError, match="combine and doubt_k say how members are combined"):
+        settings(members=1, combine="mean_minus_sd", doubt_k=2.0)
+
+
+def test_an_ensembles_report_names_its_members(ready: Workspace) -> None:
+    trained = reward.train(ready, settings(members=2, combine="min", baseline=False))
+    page = (trained.run_folder / "report.html").read_text("utf-8")
+    assert "polite.1@1" in page and "polite.2@1" in page and "combined by" in page and ">min<" in page.replace("\n", "")
+
+
 def test_a_policy_is_trained_on_an_ensemble(ready: Workspace) -> None:
     from rlhf import policy
 

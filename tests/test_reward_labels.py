@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from rlhf import feedback, registry, reward, snapshots
 from rlhf.engine.bases import Base
 from rlhf.engine.rendering import Renderer
+from rlhf.errors import BadInput
 from rlhf.measures import length
 from rlhf.measures.reliability import Reliability
 from rlhf.records import Judgement, Message, Pair, SnapshotRow
@@ -228,3 +229,20 @@ def test_the_tie_parameter_settles_where_the_ties_are() -> None:
         carried.end_step(Alone(), step)
     assert carried.as_json()["tie_parameter"] == pytest.approx(0.5, abs=0.01)
     assert np.isfinite(carried.tau)
+
+
+@pytest.mark.parametrize("kind", ["lora", "head"])
+def test_pairs_that_are_all_ties_teach_nothing(
+    workspace: Workspace, tiny_base: object, tmp_path: Path, kind: str
+) -> None:
+    rows = [
+        {"prompt": f"Question {i}?", "a": f"Yes {i}", "b": f"No {i}", "labeler": "x", "vote": "tie"} for i in range(9)
+    ]
+    file = tmp_path / "ties.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
+    feedback.import_files(workspace, [file])
+    snapshots.cut(workspace, "ties", holdout=0.1)
+    own = _of_head() if kind == "head" else {}
+    with pytest.raises(BadInput, match="are ties: nothing says which reply is the better one"):
+        reward.train(workspace, settings(snapshot="ties", kind=kind, **own))
+    assert not registry.list_versions(workspace)

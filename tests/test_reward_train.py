@@ -137,7 +137,7 @@ def test_training_from_a_version_goes_on_from_its_weights(ready: Workspace) -> N
 
 
 def test_nothing_to_train_on_is_refused_before_a_run_starts(ready: Workspace) -> None:
-    with pytest.raises(BadInput, match="no pair to train on"):
+    with pytest.raises(BadInput, match="none is left to train on"):
         reward.train(ready, settings(max_length=16))
     with pytest.raises(NotFound, match="no base 'huge'"):
         reward.train(ready, settings(base="huge"))

@@ -126,3 +126,19 @@ def test_only_a_whole_checkpoint_counts_and_the_newest_by_number(tmp_path: Path)
     for number in (2, 10):
         mark_whole(tmp_path / f"checkpoint-{number}")
     assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+
+
+def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) -> None:
+    for step in (5, 10):
+        folder = tmp_path / f"checkpoint-{step}"
+        folder.mkdir()
+        (folder / "adapter_model.safetensors").write_bytes(bytes(1000) + str(step).encode())
+        mark_whole(folder)
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    file = tmp_path / "checkpoint-10" / "adapter_model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[7] ^= 1
+    file.write_bytes(content)
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
+    (tmp_path / "checkpoint-5" / "adapter_model.safetensors").unlink()
+    assert last_whole_checkpoint(tmp_path) is None

@@ -116,6 +116,8 @@ def _published(
         draft = draft_of(material, run, kind, metrics, parents, members=[str(member) for member in members])
         version = registry.publish(workspace, staged, draft, evidence)
     (run.folder / "metrics.jsonl").write_text("", "utf-8")
-    write_report(material, run, version, metrics)
+    how = f"mean - {settings.doubt_k:g} sd" if settings.combine == "mean_minus_sd" else settings.combine
+    names = ", ".join(f"{member} ({member.digest[:12]})" for member in members)
+    write_report(material, run, version, metrics, **{"members, each on its own draw": names, "combined by": how})
     runs.finish(workspace, run.id, "done", version_digest=version.digest)
     return version, metrics

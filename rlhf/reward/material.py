@@ -89,17 +89,34 @@ def open_material(workspace: Workspace, settings: RewardSettings, n_processes: i
     if settings.bootstrap:
         draw = chance(settings.seed, "bootstrap")
         rows = [rows[draw.randrange(len(rows))] for _ in rows]
-    if not rows:
-        raise BadInput(
-            f"{snapshot.ref} has no pair to train on: {counts.as_json()}",
-            fix="raise max_length, lower set_aside, or cut another snapshot",
-        )
+    _require_something(rows, counts, snapshot.ref)
     chosen = [placement.choose(settings.device, settings.dtype)]
     if n_processes > 1:
         broadcast_object_list(chosen)  # near the threshold two processes could measure themselves into two types
     place = chosen[0]
     say(f"device and type: {place.why}")
     return Material(settings, snapshot, base, parent, place, rows, counts, trust)
+
+
+def _require_something(rows: list[TrainRow], counts: RowCounts, snapshot: str) -> None:
+    """Raises BadInput where nothing could be learned, with what became of the pairs."""
+    if not counts.pairs:
+        raise BadInput(
+            f"{snapshot} has no pair on its train side",
+            fix="import or label more pairs, or cut it with a smaller --holdout",
+        )
+    if not rows:
+        lost = {key: n for key, n in counts.as_json().items() if n and key not in ("pairs", "trained_on")}
+        said = ", ".join(f"{n} {key.replace('_', ' ')}" for key, n in lost.items())
+        raise BadInput(
+            f"of {counts.pairs} train pairs of {snapshot} none is left to train on: {said}",
+            fix="raise max_length where they are too long, lower set_aside where they are set aside, or cut another snapshot",
+        )
+    if all(row.target == 0.5 for row in rows):
+        raise BadInput(
+            f"all {len(rows)} train pairs of {snapshot} are ties: nothing says which reply is the better one",
+            fix="import or label pairs that are decided, and cut again",
+        )
 
 
 def _parent(

@@ -206,7 +206,7 @@ def _speed(meter: MetricsFile, material: Material) -> dict[str, Any]:
         "pairs_per_s": round(meter.items_per_s, 3),
         "train_seconds": round(meter.seconds, 1),
         "peak_memory_gib": peak_memory_gib(),
-        "n_train": material.counts.trained_on,
+        "n_train": min(material.counts.trained_on, meter.steps_done * material.settings.pairs_per_step),
     }
 
 
@@ -216,8 +216,8 @@ def peak_memory_gib() -> float:
     return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30, 2)
 
 
-def write_report(material: Material, run: Run, version: VersionRef, metrics: Mapping[str, Any]) -> None:
-    """report.json and report.html in the run's folder."""
+def write_report(material: Material, run: Run, version: VersionRef, metrics: Mapping[str, Any], **more: Any) -> None:
+    """report.json and report.html in the run's folder. more: facts of this kind of reward."""
     lines = [json.loads(line) for line in (run.folder / "metrics.jsonl").read_text("utf-8").splitlines()]
     facts = {
         "version": str(version),
@@ -225,6 +225,7 @@ def write_report(material: Material, run: Run, version: VersionRef, metrics: Map
         "snapshot": material.snapshot.ref,
         "base": material.base.name,
         "run": run.id,
+        **more,
         "device and type": material.place.why,
         **material.counts.as_json(),
     }

@@ -154,6 +154,7 @@ class RewardSettings(Settings):
         unused = (
             [name for name in OF_STEPS if getattr(self, name) != fields[name].default] if self.kind == "head" else []
         )
+        idle = [name for name in _OF_MEMBERS if getattr(self, name) != fields[name].default]
         says = "say" if unused[1:] else "says"
         require_together(
             (
@@ -165,6 +166,11 @@ class RewardSettings(Settings):
                 self.members == 1 or self.from_version is None,
                 "members trains every member from the base, and from_version names a version to go on from: leave one of "
                 "them out",
+            ),
+            (
+                self.members > 1 or not idle,
+                f"{' and '.join(idle)} {'say' if idle[1:] else 'says'} how members are combined: ask for members=2 or more, or "
+                f"leave {'them' if idle[1:] else 'it'} out",
             ),
             (
                 not self.head_start or self.from_version is None,
