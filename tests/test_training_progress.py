@@ -142,3 +142,8 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path: Path) 
     assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-5"
     (tmp_path / "checkpoint-5" / "adapter_model.safetensors").unlink()
     assert last_whole_checkpoint(tmp_path) is None
+    (tmp_path / "checkpoint-10" / "whole.new").write_text("a kill left this", "utf-8")
+    mark_whole(tmp_path / "checkpoint-10")  # the step is written again
+    assert last_whole_checkpoint(tmp_path) == tmp_path / "checkpoint-10"
+    (tmp_path / "checkpoint-10" / "whole").write_bytes(b"\xff{")
+    assert last_whole_checkpoint(tmp_path) is None

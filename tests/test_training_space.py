@@ -86,7 +86,7 @@ import json, os, sys
 from pathlib import Path
 from rlhf import config, registry, reward
 from rlhf.errors import RlhfError
-from rlhf.reward import trainer, training
+from rlhf.reward import lora_training, trainer
 from rlhf.store import Workspace
 
 where, root = sys.argv[1], Path(sys.argv[2])
@@ -113,7 +113,7 @@ if where == "checkpoint":
     save = kind._save_checkpoint
     kind._save_checkpoint = lambda self, *a: (fill() if self.state.global_step == 4 else None, save(self, *a))[1]
 else:
-    training.publish = filled(training.publish)
+    lora_training.publish = filled(lora_training.publish)
 workspace = Workspace.open(root)
 try:
     reward.train(workspace, settings)
@@ -130,7 +130,7 @@ filler.unlink()
 if where == "checkpoint":
     kind._save_checkpoint = save
 else:
-    training.publish = training.publish.__closure__[0].cell_contents
+    lora_training.publish = lora_training.publish.__closure__[0].cell_contents
 trained = reward.train(workspace, settings, resume=True)
 print(json.dumps({**said, **left, "digest": trained.version.digest}))
 """

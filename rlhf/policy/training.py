@@ -10,13 +10,12 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 
-from rlhf import registry
+from rlhf import registry, training
 from rlhf.engine import placement, policies
 from rlhf.errors import BadInput, BadUsage, Interrupted
 from rlhf.policy.guard import Bands
@@ -28,35 +27,19 @@ from rlhf.policy.setup import Setup, freeze_others, set_up
 from rlhf.policy.watch import Watch
 from rlhf.records import VersionRef
 from rlhf.store import Workspace
-from rlhf.training import Plan, Run, kept_dtype, told_to_all, under_way
+from rlhf.training import WAIT, Plan, Run, kept_dtype, told_to_all, under_way
 from rlhf.training.checkpoints import last_whole_checkpoint
 from rlhf.training.progress import MetricsFile, ProgressBar, StopAtSignal
 
-# While the first process samples, measures or publishes the others wait; NCCL's own patience is ten minutes.
-_WAIT = timedelta(hours=6)
-
 
 @dataclass(frozen=True, slots=True)
-class Trained:
-    """What a training gave. stopped: why the guard ended it, None where it came to its end."""
+class Trained(training.Trained):
+    """What a policy's training gave. stopped: why the guard ended it, None where it came to its end."""
 
-    version: VersionRef
-    run_id: str
-    run_folder: Path
-    metrics: Mapping[str, Any]
-    is_new: bool = True  # False: the same training was published before, and this is that version
     stopped: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        return {
-            "version": str(self.version),
-            "digest": self.version.digest,
-            "run": self.run_id,
-            "metrics": dict(self.metrics),
-            "new": self.is_new,
-            "stopped": self.stopped,
-            "report": str(self.run_folder / "report.html"),
-        }
+        return {**training.Trained.as_json(self), "stopped": self.stopped}
 
 
 def train(workspace: Workspace, settings: PolicySettings, *, resume: bool = False, say: Say | None = None) -> Trained:
@@ -66,7 +49,7 @@ def train(workspace: Workspace, settings: PolicySettings, *, resume: bool = Fals
     reward, base or version, Interrupted after Ctrl-C (a checkpoint is kept; `resume` goes on from it).
     """
     _check_whole_models()
-    state = PartialState(cpu=placement.wants_cpu(settings.device), timeout=_WAIT)
+    state = PartialState(cpu=placement.wants_cpu(settings.device), timeout=WAIT)
     say = say if say and state.is_main_process else _silent
     material = open_material(workspace, settings, state.num_processes, say)
     plan = Plan("policy", settings.name, material.settings, material.identity)

@@ -26,7 +26,7 @@ __all__ = [
 
 _LATER = {
     "train": "training",
-    "Trained": "publication",
+    "Trained": "training",
     "score_pairs": "score",
     "score_items": "score",
     "PairScore": "score",

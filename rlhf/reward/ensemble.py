@@ -26,11 +26,11 @@ from rlhf.reward import probes
 from rlhf.reward.lora_training import train_one
 from rlhf.reward.material import Material, Say, open_material
 from rlhf.reward.opening import model_in
-from rlhf.reward.publication import Trained, baseline, draft_of, held_out, write_report
+from rlhf.reward.publication import baseline, draft_of, held_out, write_report
 from rlhf.reward.settings import RewardSettings
 from rlhf.store import Workspace, runs
 from rlhf.store.heavy import heavy
-from rlhf.training import Plan, Run, told_to_all, under_way
+from rlhf.training import Plan, Run, Trained, told_to_all, under_way
 
 
 def train_members(

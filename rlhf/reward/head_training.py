@@ -17,9 +17,9 @@ from rlhf.records import VersionRef
 from rlhf.reward import head, probes
 from rlhf.reward.head import Fitted
 from rlhf.reward.material import Material, Say
-from rlhf.reward.publication import Trained, draft_of, held_out, peak_memory_gib, write_report
+from rlhf.reward.publication import draft_of, held_out, peak_memory_gib, write_report
 from rlhf.store import Workspace, runs
-from rlhf.training import Plan, Run, kept_dtype, under_way
+from rlhf.training import Plan, Run, Trained, kept_dtype, under_way
 from rlhf.training.progress import METRICS, StopAtSignal, counting
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +22,14 @@ from rlhf.errors import BadInput, Interrupted
 from rlhf.records import VersionRef
 from rlhf.reward.head import beside
 from rlhf.reward.material import Material, Say
-from rlhf.reward.publication import Trained, publish
+from rlhf.reward.publication import publish
 from rlhf.reward.trainer import PackedRewardTrainer
 from rlhf.store import Workspace
 from rlhf.store.cache import Cache
-from rlhf.training import Plan, Run, kept_dtype, told_to_all, under_way
+from rlhf.training import WAIT, Plan, Run, Trained, kept_dtype, told_to_all, under_way
 from rlhf.training.checkpoints import last_whole_checkpoint
 from rlhf.training.progress import MetricsFile, ProgressBar, StopAtSignal, counting
 
-# While the first process proves and measures a version the others wait; NCCL's own patience is ten minutes.
-WAIT = timedelta(hours=6)
 # The trainer's figures and their names in metrics.jsonl.
 _NAMED = {"pair_loss": "loss"} | {
     name: name for name in ("accuracy", "margin", "mean_reward", "grad_norm", "learning_rate")

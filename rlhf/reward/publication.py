@@ -6,7 +6,7 @@ import json
 import resource
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -29,27 +29,6 @@ from rlhf.reward.targets import target_of
 from rlhf.store import Workspace, runs
 from rlhf.training import Run
 from rlhf.training.progress import MetricsFile, counting
-
-
-@dataclass(frozen=True, slots=True)
-class Trained:
-    """What a training gave: the version, its run, and its figures."""
-
-    version: VersionRef
-    run_id: str
-    run_folder: Path
-    metrics: Mapping[str, Any]
-    is_new: bool = True  # False: the same training was published before, and this is that version
-
-    def as_json(self) -> dict[str, Any]:
-        return {
-            "version": str(self.version),
-            "digest": self.version.digest,
-            "run": self.run_id,
-            "metrics": dict(self.metrics),
-            "new": self.is_new,
-            "report": str(self.run_folder / "report.html"),
-        }
 
 
 def publish(

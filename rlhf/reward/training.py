@@ -11,11 +11,11 @@ from rlhf.engine import placement
 from rlhf.reward.ensemble import train_members
 from rlhf.reward.head import check_alone
 from rlhf.reward.head_training import train_head
-from rlhf.reward.lora_training import WAIT, train_one
+from rlhf.reward.lora_training import train_one
 from rlhf.reward.material import Say, open_material
-from rlhf.reward.publication import Trained
 from rlhf.reward.settings import RewardSettings
 from rlhf.store import Workspace
+from rlhf.training import WAIT, Trained
 
 
 def train(workspace: Workspace, settings: RewardSettings, *, resume: bool = False, say: Say | None = None) -> Trained:

@@ -5,6 +5,6 @@ process, steps of a fixed number of items in seeded order, checkpoints that are 
 metrics file, a way to stop without loss. Writes: the run's folder and its row. Never: knows what is trained, publishes.
 """
 
-from rlhf.training.run_folder import Plan, Run, kept_dtype, told_to_all, under_way
+from rlhf.training.run_folder import WAIT, Plan, Run, Trained, kept_dtype, told_to_all, under_way
 
-__all__ = ["Plan", "Run", "kept_dtype", "told_to_all", "under_way"]
+__all__ = ["WAIT", "Plan", "Run", "Trained", "kept_dtype", "told_to_all", "under_way"]

@@ -27,19 +27,22 @@ def last_whole_checkpoint(folder: Path) -> Path | None:
 def mark_whole(checkpoint: Path) -> None:
     """Flush every file of a checkpoint to the disk, then leave the mark, itself whole or absent."""
     digests = {}
+    staged = checkpoint / f"{WHOLE}.new"
     for file in sorted(checkpoint.rglob("*")):
-        if file.is_file():
+        if file.is_file() and file not in (staged, checkpoint / WHOLE):  # of a step that was written before
             digests[file.relative_to(checkpoint).as_posix()] = _digest(file)
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())
-    staged = checkpoint / f"{WHOLE}.new"
     staged.write_text(json.dumps(digests), "utf-8")
     staged.replace(checkpoint / WHOLE)
 
 
 def _is_as_written(checkpoint: Path) -> bool:
-    said = (checkpoint / WHOLE).read_text("utf-8")
-    digests = json.loads(said) if said else {}  # an earlier release left the mark empty
+    said = (checkpoint / WHOLE).read_bytes()
+    try:
+        digests = dict(json.loads(said)) if said else {}  # an earlier release left the mark empty
+    except (ValueError, TypeError):
+        return False  # the mark itself is damaged
     return all(
         (checkpoint / name).is_file() and _digest(checkpoint / name) == digest for name, digest in digests.items()
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,12 +19,15 @@ from rlhf import config
 from rlhf.engine.placement import Placement
 from rlhf.errors import Conflict, Interrupted, NotFound, RlhfError
 from rlhf.ids import digest_of
+from rlhf.records import VersionRef
 from rlhf.store import Workspace, runs
 from rlhf.store.heavy import heavy
 from rlhf.store.holding import Held, holding
 from rlhf.training.space import NoSpace, room_for
 
 Given = TypeVar("Given")
+# While the first process samples, proves or publishes the others wait; NCCL's own patience is ten minutes.
+WAIT = timedelta(hours=6)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +48,27 @@ class Run:
 
     id: str
     folder: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training gave: the version, its run, and its figures."""
+
+    version: VersionRef
+    run_id: str
+    run_folder: Path
+    metrics: Mapping[str, Any]
+    is_new: bool = True  # False: the same training was published before, and this is that version
+
+    def as_json(self) -> dict[str, Any]:
+        return {
+            "version": str(self.version),
+            "digest": self.version.digest,
+            "run": self.run_id,
+            "metrics": dict(self.metrics),
+            "new": self.is_new,
+            "report": str(self.run_folder / "report.html"),
+        }
 
 
 @contextlib.contextmanager
