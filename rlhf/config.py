@@ -56,7 +56,7 @@ def load(kind: type[S], file: Path | None = None, words: Iterable[str] = (), **f
     try:
         settings = kind(**values)
     except ValidationError as error:
-        problems += problems_of(kind, error)
+        problems += problems_of(kind, error) + _not_together(kind, values, error)
     if problems:
         fix = f"correct {'it' if len(problems) == 1 else 'them'}"
         raise BadUsage("; ".join(problems), fix=f"{fix}; {_where_listed(kind)}")
@@ -145,6 +145,18 @@ def _nested(kind: type[Settings], flat: Mapping[str, Any], problems: list[str]) 
             problems.append(f"'{section}' = {there!r}: wanted settings, of which '{key}' is one")
             del values[section]
     return values
+
+
+def _not_together(kind: type[Settings], values: Mapping[str, Any], error: ValidationError) -> list[str]:
+    """What doesn't go together in the settings that can be read, where others can't: pydantic itself stops at those."""
+    bad = {str(entry["loc"][0]) for entry in error.errors() if entry["loc"]}
+    if not bad:
+        return []  # it has been said already
+    try:
+        kind(**{key: value for key, value in values.items() if key not in bad})
+    except ValidationError as rest:
+        return [_problem(kind, entry) for entry in rest.errors() if entry["type"] == "value_error" and not entry["loc"]]
+    return []
 
 
 def problems_of(kind: type[Settings], error: ValidationError) -> list[str]:

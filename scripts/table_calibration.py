@@ -85,17 +85,18 @@ def measured(
         precision = bayes_logistic.choose_precision(x_ND[fit], targets_N[fit], groups_N=own)
         head = bayes_logistic.fit(x_ND[fit], targets_N[fit], precision=precision)
         raw[held] = head.logits(x_ND[held])
-        left.append((head.logits(x_ND[calibration]), targets_N[calibration]))
+        left.append((head.logits(x_ND[calibration]), targets_N[calibration], np.array(groups)[calibration]))
     rows = []
     for label, factor in (("head", 1.0), ("sharp", SHARP)):
-        fitted = np.array([temperature(factor * logits, votes) for logits, votes in left])
+        fitted = np.array([temperature(factor * logits, votes, turns) for logits, votes, turns in left])
         votes = Votes(raw * factor, targets_N, np.array(groups))
         after = votes.margins_N / fitted[fold_N]
         row = {
             "set": name,
             "scores": label,
             "n": len(groups),
-            "n_calibration": [len(logits) for logits, _ in left],
+            "n_calibration": [len(logits) for logits, _, _ in left],
+            "turns_calibration": [len(set(turns.tolist())) for _, _, turns in left],
             "temperatures": [round(t, 3) for t in fitted.tolist()],
             "before": brief(figures(votes, votes.margins_N)),
             "after": brief(figures(votes, after)),

@@ -37,6 +37,11 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=PROJECT / "out" / "overoptimisation", help="folder; it is emptied first"
     )
+    parser.add_argument(
+        "--go-on",
+        action="store_true",
+        help="keep the members and the pool that --out has from an earlier run with these words",
+    )
     parser.add_argument("--base", type=Path, default=PROJECT / ".bases" / "smollm2-135m")
     parser.add_argument("--prompts", type=int, default=40)
     parser.add_argument("--pool", type=int, default=32, help="replies a prompt")
@@ -47,14 +52,20 @@ def main() -> None:
     parser.add_argument("--flipped", type=float, default=0.25, help="share of labels that say the opposite")
     words = parser.parse_args()
     out = words.out.absolute()
-    shutil.rmtree(out, ignore_errors=True)
-    out.mkdir(parents=True)
     begin = time.perf_counter()
-    workspace, names = trained(words, out)
-    print(f"trained after {time.perf_counter() - begin:.0f} s", file=sys.stderr)
-    scores, truth = pool(words, workspace, names)
-    print(f"sampled and scored after {time.perf_counter() - begin:.0f} s", file=sys.stderr)
-    np.savez(out / "pool.npz", scores=scores, truth=truth)
+    if words.go_on:
+        from rlhf.store import Workspace
+
+        workspace, found = Workspace.open(out / "workspace", actor="experiment"), np.load(out / "pool.npz")
+        scores, truth = found["scores"], found["truth"]
+    else:
+        shutil.rmtree(out, ignore_errors=True)
+        out.mkdir(parents=True)
+        workspace, names = trained(words, out)
+        print(f"trained after {time.perf_counter() - begin:.0f} s", file=sys.stderr)
+        scores, truth = pool(words, workspace, names)
+        print(f"sampled and scored after {time.perf_counter() - begin:.0f} s", file=sys.stderr)
+        np.savez(out / "pool.npz", scores=scores, truth=truth)
     ns = [n for n in (1, 2, 4, 8, 16, 32, 64, 128) if n <= words.pool]
     found = curves(scores, truth, ns)
     summary = compared(found, ns)

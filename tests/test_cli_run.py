@@ -102,6 +102,16 @@ def test_a_lost_run_is_shown_as_lost_with_the_way_on(call: CommandLine, rlhf: Co
     assert call.json("run", "show", run)["state"] == "cancelled"
 
 
+def test_a_lost_member_is_gone_on_with_by_the_command_of_its_ensemble(call: CommandLine, rlhf: CommandLine) -> None:
+    workspace = Workspace.open(rlhf.root or Path())
+    with clock_at(1.0e9):
+        run = runs.start(workspace, "reward", "hh.2", None, {"bootstrap": True})
+    assert (
+        "go on: the command that trains hh, whose member hh.2 is, and --resume" in call.json("run", "show", run)["fix"]
+    )
+    workspace.close()
+
+
 def test_a_lost_round_is_gone_on_with_by_the_command_that_began_it(call: CommandLine, rlhf: CommandLine) -> None:
     workspace = Workspace.open(rlhf.root or Path())
     settings = LoopSettings.model_validate({"name": "hh", "base": "tiny"})

@@ -162,6 +162,9 @@ def test_what_was_changed_is_used_by_no_command(rlhf: CommandLine, tmp_path: Pat
         file.seek(-1, os.SEEK_END)
         file.write(b"\x7f")
     refused("reward", "score", "hh@2", "-")
+    shown = rlhf.json("adapter", "show", "hh@2")
+    assert shown["problems"] == ["versions/hh/2/adapter_model.safetensors was changed after it was published"]
+    assert "DAMAGED" in rlhf("adapter", "show", "hh@2").out and "DAMAGED" not in rlhf("adapter", "show", "hh@1").out
     refused("evaluate", "hh@2", "--snapshot", "polite@1")
     refused("adapter", "export", "hh@2", tmp_path / "out")
     refused("reward", "train", "x", "--snapshot", "polite@1", "--base", "tiny", "--from", "hh@2", *FAST)

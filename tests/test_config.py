@@ -105,6 +105,15 @@ def test_settings_that_do_not_go_together_are_named_at_once() -> None:
         assert part in message
 
 
+def test_what_does_not_go_together_is_named_beside_values_that_cannot_be() -> None:
+    message = refused(
+        RewardSettings, ("epochs=-1", "zork=2", "combine=min", "kind=head", "learning_rate=0.1"), **NAMED
+    ).message
+    for part in ("'epochs' = -1", "unknown setting 'zork'", "combine says how members", "learning_rate says how LoRA"):
+        assert part in message
+    assert message.count("combine says how") == 1
+
+
 def test_a_place_in_a_list_is_named() -> None:
     error = refused(GateRules, text="rules: [{figure: kl, below: 1}, {figur: kl, below: 1}]\n")
     assert "'rules[1].figure' is missing" in error.message

@@ -208,6 +208,19 @@ def test_an_empty_split_is_refused(workspace: Workspace, tmp_path: Path) -> None
         evaluate(workspace, ["hh@1"], "whole", score=Scorer())
 
 
+def test_a_version_that_can_score_nothing_is_refused_and_not_called_a_coin(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    fill(workspace, tmp_path)
+
+    def too_long(_: Workspace, __: VersionRef, pairs: Sequence[Pair], on_progress: Any) -> list[PairScore]:
+        return [PairScore(None, None, 0, False, "too_long") for _ in pairs]
+
+    with pytest.raises(BadInput, match=r"hh@1 can score none of the \d+ judged pairs"):
+        run(workspace, score=too_long)
+    assert list_reports(workspace) == ()
+
+
 def test_a_report_that_was_changed_is_not_shown(workspace: Workspace, tmp_path: Path) -> None:
     fill(workspace, tmp_path)
     report = run(workspace)

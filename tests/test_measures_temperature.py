@@ -50,6 +50,31 @@ def test_few_votes_leave_scores_nearly_as_they_are_and_clear_ones_do_not() -> No
     assert temperature(margins * 10, targets) == pytest.approx(10, rel=0.35)
 
 
+def test_an_opening_turn_counts_once_however_many_pairs_it_has() -> None:
+    margins, targets = votes(40, 6)
+    alone = temperature(margins * 2, targets)
+    groups = np.repeat([f"turn {i}" for i in range(40)], 9)
+    assert temperature(np.repeat(margins, 9) * 2, np.repeat(targets, 9), groups) == pytest.approx(alone, rel=1e-6)
+    assert temperature(margins * 2, targets, [str(i) for i in range(40)]) == pytest.approx(alone, rel=1e-6)
+
+
+def test_pairs_of_a_few_opening_turns_leave_good_scores_nearly_as_they_are() -> None:
+    """Ten pairs of a turn share what is odd about it: counted one by one, they would be sure of a wrong temperature."""
+    once, each = [], []
+    for seed in range(30):
+        generator = np.random.default_rng(seed)
+        turns = np.repeat(np.arange(12), 10)
+        odd = generator.normal(size=12)[
+            turns
+        ]  # what a scorer doesn't know of a turn makes all of its pairs wrong together
+        margins = generator.normal(size=120) * 2
+        targets = (generator.random(120) < ranking.sigmoid(margins * np.exp(odd))).astype(float)
+        once.append(math.log(temperature(margins, targets, turns)))
+        each.append(math.log(temperature(margins, targets)))
+    assert np.sqrt(np.mean(np.square(once))) < 0.15
+    assert np.sqrt(np.mean(np.square(once))) < 0.7 * np.sqrt(np.mean(np.square(each)))
+
+
 @given(st.integers(1, 200), st.floats(1e-4, 2))
 def test_pairs_that_are_all_ranked_rightly_give_no_certainty(n: int, size: float) -> None:
     found = temperature(np.full(n, size), np.ones(n))

@@ -51,10 +51,25 @@ def test_both_replies_of_a_pair_follow_the_same_shortened_prompt(policies: Works
     assert row["p_a"] is not None and row["truncated"] is True
 
 
-@pytest.mark.parametrize("changed", [{"reply_b": None}, {"reply_b": " "}, {"reply_a": 3}, {"reply": "and another"}])
-def test_a_pair_without_two_replies_is_refused_by_its_line(changed: dict[str, Any]) -> None:
-    with pytest.raises(BadInput, match="line 7 has no two replies"):
-        asked_of({**ONE, **changed}, 7)
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"reply_b": None}, "a reply_b that is None"),
+        ({"reply_b": " "}, "an empty reply_b"),
+        ({"reply_a": 3}, "a reply_a that is 3"),
+        ({"reply": "and another"}, "reply and reply_a and reply_b: it is either"),
+    ],
+)
+def test_a_pair_without_two_replies_is_refused_by_its_line(changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput, match=f"f.jsonl line 7 has {said}"):
+        asked_of({**ONE, **changed}, 7, "f.jsonl")
+
+
+def test_a_reply_that_is_missing_or_empty_is_refused_as_that() -> None:
+    with pytest.raises(BadInput, match="line 1 has an empty reply; wanted"):
+        asked_of({"prompt": "p", "reply": ""}, 1)
+    with pytest.raises(BadInput, match="line 1 has no reply_b; wanted"):
+        asked_of({"prompt": "p", "reply_a": "x"}, 1)
 
 
 def test_lines_are_read_as_what_they_are() -> None:

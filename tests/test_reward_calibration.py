@@ -111,7 +111,7 @@ def test_the_child_names_its_parent_and_what_it_was_fitted_on(ready: Workspace, 
     assert manifest["parents"] == [["calibrates", done.parent.digest]]
     assert manifest["settings"] == {**registry.show(ready, "r@1").manifest["settings"], "temperature": done.temperature}
     assert manifest["snapshot_digest"] == snapshots.open_snapshot(ready, "polite").digest
-    assert manifest["metrics"]["log_loss"] == done.report["after"]["log_loss"]
+    assert manifest["metrics"]["set_aside_log_loss"] == done.report["after"]["log_loss"]
     above = registry.lineage(ready, done.version).ancestors
     assert [(str(one.version), one.relation) for one in above] == [("r@1", "calibrates")]
     assert registry.open_version(ready, "r@2").ref == done.version, "every byte and the digest are checked"
@@ -246,6 +246,10 @@ def test_the_command_calibrates_and_says_what_came_of_it(
     found = rlhf.json("reward", "calibrate", "r@1", "--snapshot", "polite", "target=0.7")
     assert (found["version"], found["parent"], found["new"]) == ("r@2", "r@1", False)
     assert {"digest", "run", "temperature", "before", "after", "gain", "threshold", "metrics", "report"} <= set(found)
+    assert not {"log_loss", "accuracy", "ece"} & set(found["metrics"]), (
+        "measured elsewhere than its parent's, so named otherwise"
+    )
+    assert found["metrics"]["set_aside_log_loss"] == found["after"]["log_loss"]
     assert rlhf("reward", "calibrate", "r@1", "--snapshot", "polite", "target=2").status == 2
     refused = rlhf("reward", "calibrate", "all@1", "--snapshot", "polite", "--json")
     assert refused.status == 1 and "set_aside=0.1" in refused.error["fix"]

@@ -11,7 +11,10 @@ from pydantic import ValidationError
 from test_reward_train import QUICK
 
 from rlhf import registry, reward
+from rlhf.engine import add_from_dir, bases
+from rlhf.errors import Interrupted, NotFound
 from rlhf.records import Message
+from rlhf.reward.asked import asked_of, score_asked
 from rlhf.reward.score import Item, open_reward
 from rlhf.store import Workspace
 
@@ -90,6 +93,51 @@ def test_what_is_done_is_not_trained_again(ready: Workspace, monkeypatch: pytest
         resumed = reward.train(ready, settings(), resume=True)
     assert trained == ["polite.1", "polite.2", "polite.2", "polite.3"]
     assert torch.equal(scores(ready, resumed.version), scores(ready, whole.version))
+
+
+def test_a_member_that_is_interrupted_says_whose_it_is(ready: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rlhf.reward import ensemble
+
+    def stopped(*_: object, **__: object) -> object:
+        raise Interrupted("stopped at step 3 of 9", fix="go on with the same command and --resume")
+
+    monkeypatch.setattr(ensemble, "train_one", stopped)
+    with pytest.raises(Interrupted, match=r"polite\.1, member 1 of 3: stopped at step 3 of 9") as caught:
+        reward.train(ready, settings())
+    assert caught.value.fix == "go on with the command that trains polite and --resume: members that are done are kept"
+
+
+def test_a_pair_scored_by_an_ensemble_has_both_doubts(ready: Workspace) -> None:
+    trained = reward.train(ready, settings(members=2, baseline=False))
+    opened = open_reward(ready, trained.version)
+    pair = asked_of({"prompt": "Say 1.", "reply_a": "Please, of course.", "reply_b": "No."}, 1)
+    (row,), singles = score_asked(opened, [pair]), list(reward.score_items(ready, trained.version, ITEMS[:2]))
+    wanted = [reward.score_items(ready, trained.version, [Item(0, ITEMS[1].prompt, item.reply)]) for item in ITEMS[:2]]
+    assert [row["doubt_a"], row["doubt_b"]] == pytest.approx([next(iter(one))["doubt"] for one in wanted], abs=1e-4)
+    assert all(single["doubt"] > 0 for single in singles)
+
+
+def test_an_ensemble_without_its_members_is_refused_by_their_digests(
+    ready: Workspace, tmp_path: Path, tiny_base: object
+) -> None:
+    trained = reward.train(ready, settings(members=2, baseline=False))
+    folder = registry.open_version(ready, trained.version).folder
+    members = [registry.resolve(ready, f"polite.{i}@1") for i in (1, 2)]
+    elsewhere = Workspace.create(tmp_path / "elsewhere", actor="sam")
+    add_from_dir(elsewhere, "tiny", bases.get(ready, "tiny").folder)
+    first = registry.export_folder(
+        ready, members[0], tmp_path / "first", base_path=str(bases.get(ready, "tiny").folder)
+    )
+    reward.adopt(elsewhere, first, name="first")
+    with pytest.raises(
+        NotFound, match=f"has 2 members, and 1 of them are no versions here: sha256:{members[1].digest[:12]}"
+    ):
+        reward.adopt(elsewhere, folder, name="polite")
+    second = registry.export_folder(
+        ready, members[1], tmp_path / "second", base_path=str(bases.get(ready, "tiny").folder)
+    )
+    reward.adopt(elsewhere, second, name="second")
+    assert reward.adopt(elsewhere, folder, name="polite").digest == trained.version.digest
 
 
 def test_ensembles_of_neighbouring_seeds_share_no_member(ready: Workspace) -> None:

@@ -39,11 +39,14 @@ def list_(
 
 @verb(app, "show")
 def show(run: Run, version: Version) -> None:
-    """One version: what made it, its figures, aliases and sign-offs."""
+    """One version: what made it, its figures, aliases and sign-offs, and whether its files are as they were published."""
     from rlhf import registry
 
-    row = registry.show(run.workspace(), version)
-    answer = {**row.as_json(), "signoffs": [dict(s) for s in row.signoffs], "manifest": dict(row.manifest)}
+    workspace = run.workspace()
+    row = registry.show(workspace, version)
+    problems = list(registry.verify(workspace, row.ref).problems)
+    signed = [dict(s) for s in row.signoffs]
+    answer = {**row.as_json(), "signoffs": signed, "problems": problems, "manifest": dict(row.manifest)}
     shown = {key: answer[key] for key in ("digest", "role", "kind", "base", "created_at", "retired_at")}
     lines = [str(row.ref), *(f"  {key:<12} {value}" for key, value in shown.items() if value is not None)]
     lines += [
@@ -52,7 +55,9 @@ def show(run: Run, version: Version) -> None:
     lines += [f"  metric {key:<20} {value}" for key, value in row.manifest["metrics"].items()]
     lines += [f"  alias        {alias}" for alias in row.aliases]
     lines += [f"  signed       by {s['who']} as {s['role']} on report {s['report'][:12]}" for s in row.signoffs]
-    run.result(answer, "\n".join(lines) + ("\n  trained on SIMULATED preferences" if row.manifest["simulated"] else ""))
+    lines += ["  trained on SIMULATED preferences"] * bool(row.manifest["simulated"])
+    lines += [f"  DAMAGED      {problem}" for problem in problems]
+    run.result(answer, "\n".join(lines))
 
 
 @verb(app, "lineage")

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import sys
+import zlib
 from pathlib import Path
 from typing import Any
 
 from rlhf.errors import BadInput
 
+_GZIP = b"\x1f\x8b"
+
 
 def json_lines(file: Path) -> list[tuple[int, Any]]:
-    """(line number, value) of each line that isn't blank; `-` reads standard input. Raises BadInput naming file and line."""
-    name = "standard input" if str(file) == "-" else str(file)
+    """(line number, value) of each line that isn't blank, plain or gzipped; `-` reads standard input. Raises BadInput naming file
+    and line."""
+    name = named(file)
     try:
         raw = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
     except OSError as error:
         raise BadInput(
             f"{name} can't be read: {error.strerror}", fix="give the path of a readable JSONL file"
         ) from None
+    if raw.startswith(_GZIP):
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError, zlib.error) as error:
+            raise BadInput(f"{name} can't be unpacked: {error}", fix="copy the file again") from None
     found = []
     for number, line in enumerate(raw.split(b"\n"), 1):
         if not line.strip():
@@ -38,6 +48,11 @@ def json_lines(file: Path) -> list[tuple[int, Any]]:
     if not found:
         raise BadInput(f"{name} holds no line", fix="each line is one JSON object")
     return found
+
+
+def named(file: Path) -> str:
+    """What errors call the file."""
+    return "standard input" if str(file) == "-" else str(file)
 
 
 def _value(text: str) -> Any:

@@ -47,7 +47,7 @@ def train(
     figures = "  ".join(
         f"{key} {value:.3f}" if isinstance(value, float) else f"{key} {value}" for key, value in trained.metrics.items()
     )
-    word = "published" if trained.is_new else "the same training was published before, as"
+    word = "published" if trained.is_new else f"{name} gets no new version: the same training was published before, as"
     run.result(
         trained.as_json(),
         f"{word} {trained.version}  sha256:{trained.version.digest[:12]}\n{figures}\n"
@@ -104,7 +104,7 @@ def score(
 
     A pair gets both scores and p_a, the chance that a labeler prefers reply a: trust it where VERSION is calibrated.
     """
-    from rlhf.cli.lines import json_lines
+    from rlhf.cli.lines import json_lines, named
 
     workspace = run.workspace()
     from rlhf import registry
@@ -115,7 +115,7 @@ def score(
     from rlhf.reward.asked import asked_of, score_asked
     from rlhf.reward.score import open_reward
 
-    asked = [asked_of(record, number) for number, record in records]
+    asked = [asked_of(record, number, named(file)) for number, record in records]
     for row in score_asked(open_reward(workspace, ref, choose("auto", dtype)), asked):
         if not put(json_text(row)):
             break
@@ -164,7 +164,8 @@ def _calibration(report: Mapping[str, Any], *, is_new: bool) -> str:
         (
             f"{'published' if is_new else 'the same calibration was published before, as'} {report['version']}  "
             f"sha256:{report['digest'][:12]}: {report['parent']} at temperature {report['temperature']:.4g}",
-            f"{after['n']} set-aside pairs, cross-fitted: log-loss {before['log_loss']:.3f} → {after['log_loss']:.3f}, "
+            f"{after['n']} set-aside pairs of {after['n_groups']} opening turns, cross-fitted: "
+            f"log-loss {before['log_loss']:.3f} → {after['log_loss']:.3f}, "
             f"ECE {before['ece']:.3f} → {after['ece']:.3f} (if perfect {after['ece_if_perfect']['mean']:.3f}, up to "
             f"{after['ece_if_perfect']['p95']:.3f}), calibration test p = {p}",
             act,

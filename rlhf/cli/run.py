@@ -145,6 +145,8 @@ def _run_json(workspace: Workspace, row: RunRow) -> dict[str, Any]:
 
     state = runs.state_now(workspace, row)
     again = f"rlhf {row.kind} train {row.name} --config {workspace.root / row.folder / 'config.yaml'} --resume"
+    if row.kind == "reward" and row.settings.get("bootstrap") and (whole := row.name.rpartition(".")[0]):
+        again = f"the command that trains {whole}, whose member {row.name} is, and --resume; the member alone: {again}"
     if row.kind == "loop":
         again = loop_again(workspace, row)
     if row.kind == "calibration":

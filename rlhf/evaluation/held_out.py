@@ -152,7 +152,13 @@ def _scored(
 ) -> list[ScoredPair]:
     scores = score(workspace, ref, judged.pairs, on_progress=on_progress)
     assert len(scores) == len(judged.rows), "a scorer gives one score a pair"
-    return [scored_pair(row, target, used, s) for (row, target, used), s in zip(judged.rows, scores, strict=True)]
+    found = [scored_pair(row, target, used, s) for (row, target, used), s in zip(judged.rows, scores, strict=True)]
+    if all(pair.margin is None for pair in found):
+        raise BadInput(
+            f"{ref} can score none of the {len(found)} judged pairs: they are longer than it reads, or its template refuses them",
+            fix="train it with a larger max_length, or name another snapshot",
+        )
+    return found
 
 
 def _versions(

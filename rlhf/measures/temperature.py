@@ -28,25 +28,31 @@ class NoTemperature(ValueError):
     """The scores point away from what people chose: no temperature makes probabilities of them."""
 
 
-def temperature(margins_N: ArrayLike, targets_N: ArrayLike) -> float:
+def temperature(margins_N: ArrayLike, targets_N: ArrayLike, groups_N: ArrayLike | None = None) -> float:
     """The T > 0 that makes the votes likeliest (Guo et al. 2017, with soft targets), under a heavy-tailed prior around 1.
 
-    margins: score a - score b. targets: share of the votes for a, a tie being half a vote for each. Minimises
+    margins: score a - score b. targets: share of the votes for a, a tie being half a vote for each. groups: opening turn of each
+    pair; None = no two pairs share one. Minimises
 
-        sum_i log_loss(margin_i / T, target_i) + log(1 + (log T / PRIOR_SCALE)^2)
+        sum_i weight_i log_loss(margin_i / T, target_i) + log(1 + (log T / PRIOR_SCALE)^2),  weight_i = 1 / pairs in i's group
+
+    so that an opening turn counts once, however many pairs it has: these share replies and what is odd about the prompt, and
+    twenty of one prompt can say together that T is 3 where the next prompt says 1.
 
     Most rewards are trained by likelihood and are nearly calibrated, and 150 votes tell log T to 0.2 only: there the prior draws
     T to 1, for dividing by noise would make good probabilities worse. Where the votes say clearly otherwise (scores on another
     scale, a training that went on for too long) its tail lets them. It also keeps T from 0, which is certainty, where all pairs
-    are ranked rightly. Raises NoTemperature where sum (target - 1/2) margin <= 0: likelihood alone would then have T infinite.
+    are ranked rightly. Raises NoTemperature where sum weight (target - 1/2) margin <= 0: by likelihood alone T would be infinite.
     """
     margins, targets = as_numbers(margins_N, "margins"), as_probabilities(targets_N, "targets")
     check_same_length(margins, targets)
-    if float(((targets - 0.5) * margins).sum()) <= 0:
+    weights = np.ones(len(margins)) if groups_N is None else _once_a_group(groups_N)
+    check_same_length(margins, weights)
+    if float((weights * (targets - 0.5) * margins).sum()) <= 0:
         raise NoTemperature("the margins point away from the votes, or say nothing")
 
     def loss(log_t: float) -> float:
-        return float(log_losses(margins * math.exp(-log_t), targets).sum()) + math.log1p((log_t / PRIOR_SCALE) ** 2)
+        return float(weights @ log_losses(margins * math.exp(-log_t), targets)) + math.log1p((log_t / PRIOR_SCALE) ** 2)
 
     from scipy.optimize import minimize_scalar
 
@@ -66,13 +72,19 @@ def cross_fitted(
     """
     margins, targets = as_numbers(margins_N, "margins"), as_probabilities(targets_N, "targets")
     check_same_length(margins, targets)
-    fold_N = grouped_folds(groups_N, n_folds, seed)
+    groups, fold_N = np.asarray(groups_N), grouped_folds(groups_N, n_folds, seed)
     scaled, temperatures = margins.copy(), []
     for fold in _numbers(fold_N):
         held = fold_N == fold
-        temperatures.append(temperature(margins[~held], targets[~held]))
+        temperatures.append(temperature(margins[~held], targets[~held], groups[~held]))
         scaled[held] = margins[held] / temperatures[-1]
     return scaled, tuple(temperatures)
+
+
+def _once_a_group(groups_N: ArrayLike) -> Floats:
+    """Weights that sum to 1 within every group."""
+    _, index_N, sizes = np.unique(np.asarray(groups_N), return_inverse=True, return_counts=True)
+    return np.asarray(1.0 / sizes[index_N.ravel()], np.float64)
 
 
 def _numbers(fold_N: NDArray[np.intp]) -> Iterable[int]:

@@ -61,13 +61,16 @@ def check_parents(config: Mapping[str, Any], parents: Sequence[Sequence[str]]) -
 
 
 def check_members(connection: Connection, config: Mapping[str, Any], base_digest: str, shown: str) -> None:
-    """Each member is a reward here, of its own weights, on the ensemble's base. Raises NotFound or BadInput naming it."""
-    for digest in config["members"]:
-        row = connection.execute(select(versions).where(versions.c.digest == digest)).first()
-        if row is None:
-            raise NotFound(
-                f"the member sha256:{digest[:12]} of {shown} is no version here", fix="publish or import it first"
-            )
+    """Each member is a reward here, of its own weights, on the ensemble's base. Raises NotFound naming those that are missing, or
+    BadInput."""
+    rows = connection.execute(select(versions).where(versions.c.digest.in_(config["members"]))).all()
+    if missing := sorted(set(config["members"]) - {row.digest for row in rows}):
+        names = ", ".join(f"sha256:{digest[:12]}" for digest in missing)
+        raise NotFound(
+            f"{shown} has {len(config['members'])} members, and {len(missing)} of them are no versions here: {names}",
+            fix="an ensemble holds no weights: export its members where it was trained, and import them first",
+        )
+    for row in rows:
         named = f"the member {row.name}@{row.number} of {shown}"
         if row.role != "reward" or row.kind == "ensemble":
             raise BadInput(f"{named} is a {row.role} of kind {row.kind}, wanted a reward with a head", fix=_AGAIN)

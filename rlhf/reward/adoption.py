@@ -8,6 +8,7 @@ from rlhf import registry
 from rlhf.engine import bases
 from rlhf.errors import BadInput
 from rlhf.records import VersionRef
+from rlhf.registry.ensembles import check_members
 from rlhf.reward import probes
 from rlhf.store import Workspace
 
@@ -33,11 +34,15 @@ def adopt(workspace: Workspace, folder: Path | str, *, name: str | None = None, 
     model = _base(workspace, base, known.get("base", {}).get("digest"), found.hidden_size)
     bases.check(workspace, model)
     kind = found.adapter.kind
+    own = name if name is not None else found.name or folder.resolve().name
+    if kind == "ensemble":
+        with workspace.read() as connection:
+            check_members(connection, found.adapter.config, model.digest, own)
     scores = probes.scores_from_disk(workspace, folder, kind, model)
     draft = registry.VersionDraft(
         role="reward",
         kind=kind,
-        name=name if name is not None else found.name or folder.resolve().name,
+        name=own,
         base_name=model.name,
         base_digest=model.digest,
         tokenizer_digest=model.tokenizer_digest,

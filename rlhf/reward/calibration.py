@@ -83,7 +83,11 @@ def calibrate(
         fitted_on, measured_on = _voted(reward, aside, on_progress)
         found = fitting.fit(fitted_on, str(ref), settings.seed)
         fitted = float(found["temperature"])
-        say(f"temperature {fitted:g}, fitted on {len(fitted_on)} pairs")
+        n_turns, left_out = len(set(fitted_on.groups_N.tolist())), len(aside.train) - len(fitted_on)
+        rest = f"; {left_out} have no vote or no score" if left_out else ""
+        say(
+            f"temperature {fitted:g}, fitted on {len(fitted_on)} pairs of {n_turns} opening turns, each counting once{rest}"
+        )
         content = {
             **_identity(ref, snapshot, aside, settings),
             **found,

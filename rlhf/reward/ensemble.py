@@ -19,6 +19,7 @@ from accelerate import PartialState
 from rlhf import registry
 from rlhf.engine import ensembles
 from rlhf.engine.ensembles import Combine, EnsembleReward, Rule
+from rlhf.errors import Interrupted
 from rlhf.ids import chance, digest_of
 from rlhf.records import VersionRef
 from rlhf.registry.folder import VersionKind
@@ -76,7 +77,13 @@ def _member(
     if before is not None and before.state == "done" and before.version_digest:
         say(f"{own.name} is done: it is taken as it is")
         return registry.resolve(workspace, f"sha256:{before.version_digest}", role="reward")
-    return train_one(workspace, material, state, resume=before is not None, say=say).version
+    try:
+        return train_one(workspace, material, state, resume=before is not None, say=say).version
+    except Interrupted as stop:
+        raise Interrupted(
+            f"{own.name}, member {number} of {settings.members}: {stop.message}",
+            fix=f"go on with the command that trains {settings.name} and --resume: members that are done are kept",
+        ) from None
 
 
 def combine(

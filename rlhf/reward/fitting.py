@@ -39,7 +39,7 @@ def fit(votes: Votes, version: str, seed: int) -> dict[str, Any]:
     require_enough(votes.groups_N.tolist())
     margins = votes.margins_N
     try:
-        fitted = float(f"{temperature(margins, votes.targets_N):.{_DIGITS}g}")
+        fitted = float(f"{temperature(margins, votes.targets_N, votes.groups_N):.{_DIGITS}g}")
         held_out, temperatures = cross_fitted(margins, votes.targets_N, votes.groups_N, N_FOLDS, seed)
     except NoTemperature:
         raise BadInput(
@@ -104,17 +104,26 @@ def limit(fitted: float, votes: Votes, on: Votes | None, settings: CalibrationSe
 
 
 def metrics(content: Mapping[str, Any]) -> dict[str, Any]:
-    """What stands beside the child wherever versions are listed; on the set-aside pairs, cross-fitted."""
-    after, limit = content["after"], content["threshold"]
+    """What stands beside the child wherever versions are listed. set_aside_*: cross-fitted on the set-aside pairs, so that nobody
+    takes them for the parent's figures, which are of the test side; test_*: of every voted pair there, ties included."""
+    after, test, limit = content["after"], content["test"], content["threshold"]
+    on_test = {
+        f"test_{key}{when}": test[part][key]
+        for key in ("log_loss", "brier", "ece")
+        for part, when in (("before", "_before"), ("after", ""))
+        if test["n"]
+    }
     return {
         "temperature": content["temperature"],
-        "n_calibration": after["n"],
-        "log_loss_before": content["before"]["log_loss"],
-        "log_loss": after["log_loss"],
-        "brier": after["brier"],
-        "ece": after["ece"],
-        "ece_if_perfect_p95": after["ece_if_perfect"]["p95"],
-        "calibration_p": after["calibration_p"],
+        "n_set_aside": after["n"],
+        "n_set_aside_openings": after["n_groups"],
+        "set_aside_log_loss_before": content["before"]["log_loss"],
+        "set_aside_log_loss": after["log_loss"],
+        "set_aside_brier": after["brier"],
+        "set_aside_ece": after["ece"],
+        "set_aside_ece_if_perfect_p95": after["ece_if_perfect"]["p95"],
+        "set_aside_calibration_p": after["calibration_p"],
+        **on_test,
         "threshold_p": limit.get("p"),
         "threshold_coverage": limit.get("coverage"),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
@@ -37,6 +37,12 @@ class Material:
     rows: list[TrainRow]
     counts: RowCounts
     trust: Reliability | None = None  # in the labelers, where labels=reliability
+
+    @property
+    def as_read(self) -> Material:
+        """The same with as many rows as the steps read: all, or fewer where max_steps ends before."""
+        n_read = self.settings.max_steps * self.settings.pairs_per_step
+        return replace(self, rows=self.rows[:n_read]) if 0 < n_read < len(self.rows) else self
 
     @property
     def identity(self) -> dict[str, Any]:

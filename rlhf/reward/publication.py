@@ -6,7 +6,6 @@ import json
 import resource
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -156,9 +155,7 @@ def baseline(workspace: Workspace, material: Material, say: Say) -> dict[str, An
     settings = material.settings
     if not settings.baseline:
         return {}
-    n_read = settings.max_steps * settings.pairs_per_step
-    if 0 < n_read < len(material.rows):
-        material = replace(material, rows=material.rows[:n_read])
+    material = material.as_read
     try:
         with counting(f"reward {settings.name}: baseline", len(material.rows), "pair") as show:
             _, model = head.beside(workspace, material, show)

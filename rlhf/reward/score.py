@@ -25,7 +25,7 @@ _TOKEN_BUDGET = 4096
 class PairScore:
     """Scores of both sides; None = can't be scored, and `unscored` says why. n_tokens: of the packed row.
 
-    truncated: oldest turns were dropped.
+    truncated: oldest turns were dropped. doubt: sd of each score, where the version gives one.
     """
 
     score_a: float | None
@@ -33,6 +33,8 @@ class PairScore:
     n_tokens: int
     truncated: bool
     unscored: Unrendered | None = None
+    doubt_a: float | None = None
+    doubt_b: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +91,9 @@ def score_with(
     fits = [(i, r) for i, r in enumerate(rendered) if isinstance(r, RenderedPair)]
     for start in range(0, len(fits), _CHUNK):
         chunk = fits[start : start + _CHUNK]
-        scores = scoring.score(model, [Group(r.prefix, (r.a, r.b)) for _, r in chunk])
-        for (i, r), (score_a, score_b) in zip(chunk, scores, strict=True):
-            out[i] = PairScore(score_a, score_b, r.n_tokens, r.n_dropped_turns > 0)
+        scores = scoring.score_with_doubt(model, [Group(r.prefix, (r.a, r.b)) for _, r in chunk])
+        for (i, r), ((score_a, doubt_a), (score_b, doubt_b)) in zip(chunk, scores, strict=True):
+            out[i] = PairScore(score_a, score_b, r.n_tokens, r.n_dropped_turns > 0, doubt_a=doubt_a, doubt_b=doubt_b)
         if on_progress:
             on_progress(start + len(chunk), len(fits))
     return out
@@ -154,21 +156,36 @@ def _scored(reward: OpenReward, items: Sequence[Item]) -> list[dict[str, Any]]:
     return rows
 
 
-def item_of(record: Any, number: int) -> Item:
-    """An item from one JSON object `{"id", "prompt": [messages] or text, "reply": text}`. Raises BadInput naming the line."""
-    wanted = 'wanted {"id", "prompt": text or [{"role", "content"}], "reply": text}'
+def item_of(record: Any, number: int, file: str = "") -> Item:
+    """An item from one JSON object `{"id", "prompt": [messages] or text, "reply": text}`. id: the line's number unless it
+    says one. Raises BadInput naming the line, and the file where it is given."""
+    place, shape = place_of(number, file), '{"id", "prompt": text or [{"role", "content"}], "reply": text}'
     if not isinstance(record, Mapping):
-        raise BadInput(f"line {number} is a {type(record).__name__}; {wanted}", fix="mend the line")
-    prompt, reply = record.get("prompt"), record.get("reply")
+        raise BadInput(f"{place} is a {type(record).__name__}; wanted {shape}", fix="mend the line")
+    prompt = record.get("prompt")
     if isinstance(prompt, str):
         prompt = [{"role": "user", "content": prompt}]
     turns: list[Any] = prompt if isinstance(prompt, list) else []
     sound = bool(turns) and all(
         isinstance(m, Mapping) and isinstance(m.get("role"), str) and isinstance(m.get("content"), str) for m in turns
     )
-    if not sound or not isinstance(reply, str) or not reply.strip():
-        raise BadInput(
-            f"line {number} has no {'reply' if sound else 'prompt'} that can be read; {wanted}", fix="mend the line"
-        )
+    if not sound:
+        raise BadInput(f"{place} has no prompt that can be read; wanted {shape}", fix="mend the line")
     messages = tuple(Message(m["role"], m["content"]) for m in turns)
-    return Item(record.get("id", number), messages, reply)
+    return Item(record.get("id", number), messages, reply_of(record, "reply", place, shape))
+
+
+def place_of(number: int, file: str) -> str:
+    """How errors call a line."""
+    return f"{file} line {number}".strip()
+
+
+def reply_of(record: Mapping[str, Any], key: str, place: str, shape: str) -> str:
+    """The reply under `key`. Raises BadInput saying what stands there instead."""
+    reply = record.get(key)
+    if isinstance(reply, str) and reply.strip():
+        return reply
+    seen = (
+        f"an empty {key}" if isinstance(reply, str) else f"a {key} that is {reply!r}" if key in record else f"no {key}"
+    )
+    raise BadInput(f"{place} has {seen}; wanted {shape}", fix="mend the line")
