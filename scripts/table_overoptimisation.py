@@ -4,10 +4,10 @@
 
 The demo's pairs are judged by its known rule and a quarter of the labels is flipped. Five members are trained on them
 (SmolLM2-135M, LoRA on the top layers). The base writes a pool of replies to held-out prompts; each way to score picks the best
-of n of them, and the rule says how good the pick is. Then two policies are trained by dpo, round upon round, one against the first
-member and one against mean - 1 sd, and the rule judges their replies to the same prompts. Writes a page with the plots; last line:
-one JSON object, whose ours is the true quality at the largest n of mean - 1 sd and whose peer is that of one member, averaged over
-the members.
+of n of them, and the rule says how good the pick is. Then policies are trained by dpo, round upon round, against one member,
+another, the members' mean and mean - 1 sd, one run each, and the rule judges their replies to the same prompts. Writes a page with
+the plots; last line: one JSON object, whose ours is the true quality at the largest n of mean - 1 sd and whose peer is that of one
+member, averaged over the members.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from rlhf.cli.boundary import quiet_libraries
 
 PROJECT = Path(__file__).parent.parent
 MEMBERS = 5
-POLICIES = {"one member": "rule.1@1", "mean - 1 sd": "rule@1"}
+POLICIES = {"one member": "rule.1@1", "another member": "rule.2@1", "mean": "rule@2", "mean - 1 sd": "rule@1"}
 
 
 def main() -> None:
@@ -87,7 +87,7 @@ def main() -> None:
                 "curves": {name: [round(float(v), 3) for v in rows.mean(0)] for name, rows in found.items()},
                 "over_one_member": summary,
                 "policies": {name: [point.as_json() for point in points] for name, points in tuned.items()},
-                "policy_over_one_member": policy_gain(tuned),
+                "policy_over_one_member": policy_gains(tuned),
                 "prompts": len(truth),
                 "page": str(out / "report.html"),
             }
@@ -124,7 +124,15 @@ def trained(words: argparse.Namespace, out: Path) -> tuple[Any, list[str]]:
     add_from_dir(workspace, "base", words.base)
     feedback.import_files(workspace, [file], kind="simulated")
     snapshots.cut(workspace, "flipped", holdout=0.2)
-    settings = reward.RewardSettings(
+    reward.train(workspace, settings_of(words), say=said)
+    return workspace, [f"rule.{i}" for i in range(1, MEMBERS + 1)]
+
+
+def settings_of(words: argparse.Namespace) -> Any:
+    """Of the ensemble rule@1, mean - 1 sd."""
+    from rlhf import reward
+
+    return reward.RewardSettings(
         name="rule",
         snapshot="flipped",
         base="base",
@@ -139,8 +147,10 @@ def trained(words: argparse.Namespace, out: Path) -> tuple[Any, list[str]]:
         baseline=False,
         test_pairs=0,
     )
-    reward.train(workspace, settings, say=lambda text: print(text, file=sys.stderr))
-    return workspace, [f"rule.{i}" for i in range(1, MEMBERS + 1)]
+
+
+def said(text: str) -> None:
+    print(text, file=sys.stderr)
 
 
 def pool(words: argparse.Namespace, workspace: Any, names: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -178,17 +188,23 @@ class Point:
 
 
 def policies(words: argparse.Namespace, workspace: Any) -> dict[str, list[Point]]:
-    """Each way's policy at the start and after every round; the settings are the demo's."""
+    """Each way's policy at the start and after every round; the settings are the demo's. One that is there is not trained again."""
     from demo_policy import POLICY
 
-    from rlhf import policy
+    from rlhf import policy, registry
+    from rlhf import reward as rewards
 
+    mean = settings_of(words).model_copy(update={"combine": "mean"})
+    rewards.train(workspace, mean, resume=True, say=said)  # rule@2, of the same members
+    there = {str(row.ref) for row in registry.list_versions(workspace, role="policy")}
     found: dict[str, list[Point]] = {}
+    start = asked(words, workspace, "base:base")
     for way, reward in POLICIES.items():
-        points, parent = [asked(words, workspace, "base:base")], None
+        points, parent = [start], None
+        name = f"against-{reward.removesuffix('@1').replace('@', '-')}"
         for number in range(words.rounds):
             settings = policy.PolicySettings(
-                name=f"against-{reward.partition('@')[0]}",
+                name=name,
                 reward=[reward],
                 base="base",
                 method="dpo",
@@ -197,7 +213,9 @@ def policies(words: argparse.Namespace, workspace: Any) -> dict[str, list[Point]
                 seed=number,
                 **{**POLICY, "watch_steps": 0, "max_new_tokens": words.tokens},
             )
-            parent = str(policy.train(workspace, settings, say=lambda text: print(text, file=sys.stderr)).version)
+            parent = f"{name}@{number + 1}"
+            if parent not in there:
+                assert str(policy.train(workspace, settings, say=said).version) == parent
             points.append(asked(words, workspace, parent))
             print(f"{way}, round {number + 1}: {points[-1].as_json()}", file=sys.stderr)
         found[way] = points
@@ -220,16 +238,17 @@ def asked(words: argparse.Namespace, workspace: Any, writer: str) -> Point:
     return Point(float(np.mean(kl)), np.mean(truth, axis=0))
 
 
-def policy_gain(tuned: Mapping[str, Sequence[Point]]) -> dict[str, float] | None:
-    """What the ensemble's last policy has over one member's, with a paired 95 % bootstrap interval over prompts."""
+def policy_gains(tuned: Mapping[str, Sequence[Point]]) -> dict[str, dict[str, float]]:
+    """What each way's last policy has over one member's, with paired 95 % bootstrap intervals over prompts."""
     from rlhf.measures.intervals import bootstrap
 
-    if not tuned:
-        return None
-    one, ensemble = (points[-1].truth_P for points in tuned.values())
-    interval = bootstrap(ensemble - one)
-    values = {"gain": float((ensemble - one).mean()), "low": interval.low, "high": interval.high}
-    return {key: round(value, 3) for key, value in values.items()}
+    gains = {}
+    for way, points in tuned.items():
+        over = points[-1].truth_P - tuned["one member"][-1].truth_P
+        interval = bootstrap(over)
+        values = {"gain": float(over.mean()), "low": interval.low, "high": interval.high}
+        gains[way] = {key: round(value, 3) for key, value in values.items()}
+    return gains
 
 
 def curves(scores_KPN: np.ndarray, truth_PN: np.ndarray, ns: list[int]) -> dict[str, np.ndarray]:
@@ -303,7 +322,7 @@ def write_page(
                 str(number),
                 f"{p.kl:.1f}",
                 f"{p.truth_P.mean():.2f}",
-                *(gain_of(policy_gain(tuned)) if is_last else ["", ""]),
+                *(gain_of(policy_gains(tuned)[name]) if is_last else ["", ""]),
             ]
             for name, points in tuned.items()
             for number, p in enumerate(points)

@@ -183,7 +183,9 @@ def row_of(held: Held, first: Held | None) -> dict[str, Any]:
     cooled = held.margins_N.copy()
     for fold in np.unique(held.fold_N) if len(np.unique(held.fold_N)) > 1 else ():
         others = held.margins_N[held.fold_N != fold]
-        cooled[held.fold_N == fold] /= temperature(others, np.ones(len(others)))
+        cooled[held.fold_N == fold] /= temperature(
+            others, np.ones(len(others)), np.array(held.groups)[held.fold_N != fold]
+        )
     share = intervals.share(hits, groups_N=held.groups)
     row: dict[str, Any] = {
         "n": len(hits),

@@ -26,7 +26,7 @@ from rlhf.reward.settings import RewardSettings
 from rlhf.store import Workspace
 
 PROJECT = Path(__file__).parent.parent
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/architecture.md")
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/figures.md", "docs/hh.md")
 ACCELERATE = sorted((PROJECT / "configs" / "accelerate").glob("*.yaml"))
 SETTINGS = sorted((PROJECT / "configs" / "reward").glob("*.yaml"))
 README = (PROJECT / "README.md").read_text("utf-8")
