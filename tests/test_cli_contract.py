@@ -233,7 +233,7 @@ def test_web_says_in_one_object_where_it_listens(tmp_path: Path) -> None:
         said = json.loads(server.stdout.readline())
         server.send_signal(signal.SIGINT)
         rest, _ = server.communicate(timeout=30)
-    assert said["login"] == said["address"] + "/login" and said["link"].startswith(said["login"] + "#token=")
+    assert said["login"] == said["address"] + "/login" and said["link"].startswith(said["address"] + "/invite#code=")
     assert (server.returncode, rest) == (0, b"")
 
 

@@ -40,7 +40,7 @@ def blocks(text: str, language: str) -> list[str]:
 def commands_of(page: str) -> Iterator[list[str]]:
     """Words of every `rlhf …` in a page: lines of bash blocks, and code in a line that names a verb."""
     text = (PROJECT / page).read_text("utf-8")
-    lines = [line for block in blocks(text, "bash") for line in block.splitlines()]
+    lines = [line for block in blocks(text, "bash") for line in block.replace("\\\n", " ").splitlines()]
     lines += re.findall(r"`(rlhf [^`]+)`", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL))
     for line in lines:
         words = shlex.split(line.replace("\n", " "), comments=True)

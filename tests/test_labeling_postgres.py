@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_labeling_queue import add_pairs, kept
+from test_labeling_queue import add_pairs, each_gives_three, kept
 
 from rlhf import labeling
 from rlhf.labeling import answer, next_task, undo
@@ -69,3 +69,11 @@ def test_racing_labelers_on_postgres_lose_and_double_nothing(shared_workspace: W
         thread.join()
     assert broken == []
     assert sorted(str(row["pair_id"]) for row in kept(shared_workspace)) == sorted(p.id for p in made)
+
+
+@pytest.mark.slow
+def test_forty_labelers_at_once_on_postgres_give_each_of_two_hundred_pairs_exactly_three(
+    shared_workspace: Workspace,
+) -> None:
+    add_pairs(shared_workspace, 200)
+    each_gives_three(shared_workspace, labelers=40, pairs=200)

@@ -15,6 +15,7 @@ from rlhf import ids, labeling
 from rlhf.errors import BadInput, Conflict, NotFound
 from rlhf.ids import digest_text
 from rlhf.labeling import answer, next_task, undo
+from rlhf.labeling.counts import in_force
 from rlhf.records import Message, Pair
 from rlhf.store import Workspace, audit
 from rlhf.store.tables import judgements, leases, pairs
@@ -225,11 +226,75 @@ def test_expired_lease_frees_the_pair_and_refuses_the_late_answer(workspace: Wor
         task = next_task(workspace, "ada")
         assert task is not None and next_task(workspace, "bob") is None
     with ids.clock_at(START + 30 * 60 + 1):
-        other = next_task(workspace, "bob")
-        assert other is not None and other.pair_id == task.pair_id
         with pytest.raises(Conflict, match="ran out"):
             answer(workspace, "ada", task.lease, "left", seconds=1.0)
+        assert next_task(workspace, "bob") is None, (
+            "an answer that was let in just before may be on its way to the disk"
+        )
+    with ids.clock_at(START + 31 * 60 + 1):
+        other = next_task(workspace, "bob")
+        assert other is not None and other.pair_id == task.pair_id
     assert kept(workspace) == []
+
+
+def test_answers_and_live_leases_together_are_never_more_than_the_overlap(workspace: Workspace) -> None:
+    add_pairs(workspace, 1)
+    held = [next_task(workspace, f"labeler-{i}", overlap=3) for i in range(5)]
+    assert [task is not None for task in held] == [True, True, True, False, False]
+    assert held[0] is not None and held[1] is not None
+    answer(workspace, "labeler-0", held[0].lease, "left", seconds=1.0)
+    assert next_task(workspace, "labeler-3", overlap=3) is None
+    answer(workspace, "labeler-1", held[1].lease, "skip", seconds=1.0)
+    assert next_task(workspace, "labeler-3", overlap=3) is not None, "a skip answers nothing"
+    assert next_task(workspace, "labeler-4", overlap=3) is None
+    assert undo(workspace, "labeler-0", overlap=3).pair_id == held[0].pair_id
+    assert next_task(workspace, "labeler-4", overlap=3) is None, "what is undone is on its labeler's screen again"
+
+
+@pytest.mark.slow
+def test_two_hundred_labelers_at_once_give_each_of_two_thousand_pairs_exactly_three(workspace: Workspace) -> None:
+    add_pairs(workspace, 2000)
+    each_gives_three(workspace, labelers=200, pairs=2000)
+
+
+def each_gives_three(workspace: Workspace, labelers: int, pairs: int) -> None:
+    """All labelers in 16 threads, drawn anew after each answer, until nothing is open; some skip, some undo, some walk away."""
+    queue = [f"labeler-{i}" for i in range(labelers)]
+    lock, broken = threading.Lock(), []
+    dice = ids.chance(0, "two hundred")
+
+    def work() -> None:
+        try:
+            while True:
+                with lock:
+                    if not queue:
+                        return
+                    who, fate = queue.pop(dice.randrange(len(queue))), dice.random()
+                task = next_task(workspace, who, overlap=3)
+                if task is None:
+                    continue  # nothing is open to them any more
+                answer(workspace, who, task.lease, "skip" if fate < 0.02 else "left", seconds=1.0)
+                if 0.02 <= fate < 0.04:
+                    again = undo(workspace, who, overlap=3)
+                    answer(workspace, who, again.lease, "right", seconds=1.0)
+                with lock:
+                    queue.append(who)
+        except BaseException as error:
+            broken.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert broken == []
+    with workspace.read() as connection:
+        mine = judgements.alias()
+        rows = connection.execute(
+            select(mine.c.pair_id, mine.c.labeler).where(mine.c.choice != "skip", in_force(mine))
+        ).all()
+    assert set(Counter(row.pair_id for row in rows).values()) == {3} and len({row.pair_id for row in rows}) == pairs
+    assert max(Counter((row.pair_id, row.labeler) for row in rows).values()) == 1
 
 
 def test_reload_renews_a_lease_that_is_half_gone(workspace: Workspace) -> None:

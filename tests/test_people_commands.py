@@ -31,3 +31,20 @@ def test_revoke_by_name_shows_in_the_list(workspace: Workspace) -> None:
     call(workspace, "token", "ada")
     assert len(call(workspace, "revoke", "ada")["revoked"]) == 1
     assert call(workspace, "list")["tokens"][0]["state"] == "revoked"
+
+
+def test_invitations_are_links_that_are_listed_without_their_codes(workspace: Workspace) -> None:
+    made = call(workspace, "invite", "--role", "reviewer", "--count", "3", "--address", "https://label.example/")
+    assert len(set(made["links"])) == 3 and all(
+        link.startswith("https://label.example/invite#code=") for link in made["links"]
+    )
+    listed = call(workspace, "list")
+    assert [(i["state"], i["roles"]) for i in listed["invitations"]] == [("open", ["reviewer"])] * 3
+    assert not any(link.partition("=")[2] in json.dumps(listed) for link in made["links"])
+    assert call(workspace, "revoke", listed["invitations"][0]["id"])["invitations"] == [listed["invitations"][0]["id"]]
+
+
+def test_roles_are_given_and_a_person_is_shut_out_for_good(workspace: Workspace) -> None:
+    assert call(workspace, "add", "ada", "--role", "operator")["permissions"] == ["evaluate", "promote", "roll_back"]
+    call(workspace, "revoke", "ada", "--for-good")
+    assert call(workspace, "list")["accounts"][0]["disabled_at"] is not None

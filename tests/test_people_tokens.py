@@ -6,7 +6,7 @@ import pytest
 
 from rlhf import ids
 from rlhf.errors import BadInput, BadUsage, Conflict, Forbidden, NotFound
-from rlhf.people import Actor, actor_of, issue_token, list_tokens, revoke
+from rlhf.people import Actor, actor_of, add, disable, issue_token, list_accounts, list_tokens, revoke
 from rlhf.store import Workspace, audit
 
 
@@ -48,7 +48,7 @@ def test_token_expires(workspace: Workspace) -> None:
 
 def test_revoked_token_opens_nothing_and_others_stay(workspace: Workspace) -> None:
     ada, bob = issue_token(workspace, "ada"), issue_token(workspace, "bob")
-    assert [t.actor for t in revoke(workspace, "ada")] == ["ada"]
+    assert [t.actor for t in revoke(workspace, "ada").tokens] == ["ada"]
     with pytest.raises(Forbidden, match="revoked"):
         actor_of(workspace, ada)
     assert actor_of(workspace, bob).name == "bob"
@@ -71,7 +71,7 @@ def test_revoking_nobody_or_twice_is_told(workspace: Workspace) -> None:
         revoke(workspace, "ada")
 
 
-@pytest.mark.parametrize("name", ["", "a b", "<script>", "a/b", "x" * 101, "a\n", "-ada"])
+@pytest.mark.parametrize("name", ["", "a b", "ada@example.org", "<script>", "a/b", "x" * 101, "a\n", "-ada"])
 def test_odd_name_is_refused(workspace: Workspace, name: str) -> None:
     with pytest.raises(BadInput):
         issue_token(workspace, name)
@@ -102,3 +102,23 @@ def test_token_is_kept_nowhere(workspace: Workspace) -> None:
     workspace.close()
     for file in workspace.root.rglob("*"):
         assert not file.is_file() or token.encode() not in file.read_bytes(), file
+
+
+def test_a_first_token_makes_an_account_with_the_least_roles_and_a_later_one_keeps_to_them(
+    workspace: Workspace,
+) -> None:
+    issue_token(workspace, "ada", ["label", "sign"])
+    assert [(a.name, a.roles) for a in list_accounts(workspace)] == [("ada", ("evaluator", "labeler"))]
+    with pytest.raises(Forbidden, match="is evaluator and labeler here, and may not promote"):
+        issue_token(workspace, "ada", ["label", "promote"])
+
+
+def test_a_role_that_is_taken_away_takes_its_scopes_with_it(workspace: Workspace) -> None:
+    token = issue_token(workspace, "ada", ["label", "sign"])
+    add(workspace, "ada", ["labeler"])
+    assert actor_of(workspace, token).scopes == ("label",)
+    disable(workspace, "ada")
+    with pytest.raises(Forbidden, match="shut out"):
+        actor_of(workspace, token)
+    with pytest.raises(Forbidden, match="shut out"):
+        issue_token(workspace, "ada")

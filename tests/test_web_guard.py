@@ -8,15 +8,17 @@ import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
 from starlette.routing import Mount, Route
-from test_web_labeler import BASE, add_pair, client_of
+from test_web_labeler import BASE, add_pair, agreed, client_of
 
 from rlhf import ids, people
 from rlhf.errors import Conflict, Forbidden
 from rlhf.store import Workspace
 from rlhf.web import create_app, serve
 from rlhf.web.guard import MAX_BODY_BYTES
+from rlhf.web.limits import MAX_FAILURES
 
-OPEN = {"/login", "/health", "/static"}
+OPEN = {"/login", "/invite", "/invite/accept", "/health", "/static"}
+API = ("task", "judgements", "undo", "progress", "heartbeat", "texts", "agree", "withdraw")
 PAGE = {"Accept": "text/html"}
 
 
@@ -28,6 +30,7 @@ def browser(workspace: Workspace, who: str = "ada") -> TestClient:
     """A logged-in browser: a cookie, and an Origin on what it posts."""
     client = TestClient(create_app(workspace), base_url=BASE, headers={"Origin": BASE}, follow_redirects=False)
     assert client.post("/login", data={"token": people.issue_token(workspace, who)}).status_code == 303
+    agreed(workspace, who)
     return client
 
 
@@ -38,8 +41,8 @@ def test_every_route_but_the_open_ones_refuses_a_stranger(workspace: Workspace) 
     for route in app.routes:
         assert isinstance(route, Route | Mount), route  # a kind that this walk doesn't know would go untested
         walked += [(method, route.path) for method in (getattr(route, "methods", None) or {"GET"})]
-    known = {"/", "/api/task", "/api/judgements", "/api/undo", "/api/progress", "/logout", *OPEN}
-    assert {path for _, path in walked} >= known
+    known = {"/", "/logout", *OPEN} | {f"/api/{name}" for name in API}
+    assert {path for _, path in walked} == known, "a route that isn't listed here is opened by nobody's decision"
     for method, path in walked:
         if path in OPEN:
             continue
@@ -238,9 +241,9 @@ def test_own_mistake_is_a_500_in_the_one_shape_without_details(
 
 
 def test_reachable_host_without_a_token_is_refused(workspace: Workspace) -> None:
-    with pytest.raises(Forbidden, match="nobody has a token") as refusal:
+    with pytest.raises(Forbidden, match="nobody is known here") as refusal:
         serve(workspace, "0.0.0.0", 0)
-    assert "rlhf people token" in refusal.value.fix
+    assert "rlhf people invite" in refusal.value.fix
 
 
 def test_taken_port_is_told(workspace: Workspace) -> None:
@@ -251,3 +254,16 @@ def test_taken_port_is_told(workspace: Workspace) -> None:
         taken.listen()
         with pytest.raises(Conflict, match="can't be used"):
             serve(workspace, "127.0.0.1", taken.getsockname()[1])
+
+
+def test_wrong_words_are_slowed_down_and_right_ones_are_not(workspace: Workspace) -> None:
+    app = create_app(workspace)
+    inside, outside = browser(workspace), stranger(workspace, app)
+    token = people.issue_token(workspace, "bob")
+    answers = [outside.post("/login", data={"token": "rlhf_" + "x" * 32}).status_code for _ in range(MAX_FAILURES + 2)]
+    assert answers == [403] * MAX_FAILURES + [429] * 2
+    refused = outside.post("/invite", data={"code": "rlhfi_" + "x" * 32})
+    assert refused.status_code == 429 and refused.json()["error"]["code"] == "too_often"
+    assert outside.get("/api/progress", headers={"Authorization": "Bearer wrong"}).status_code == 429
+    assert outside.get("/api/progress", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+    assert outside.get("/health").status_code == 200 and inside.get("/api/progress").status_code == 200

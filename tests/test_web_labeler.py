@@ -40,9 +40,15 @@ def add_pair(workspace: Workspace, prompt: str, one: str, other: str, source: st
 
 
 def client_of(workspace: Workspace, who: str = "ada") -> TestClient:
-    """A program with a bearer token."""
+    """A program with a bearer token, whose person has agreed to the texts."""
     token = people.issue_token(workspace, who)
+    agreed(workspace, who)
     return TestClient(create_app(workspace), base_url=BASE, headers={"Authorization": f"Bearer {token}"})
+
+
+def agreed(workspace: Workspace, who: str = "ada") -> None:
+    guideline, consent = people.current_texts(workspace)
+    people.agree(workspace, who, guideline.digest, consent.digest)
 
 
 def choices(workspace: Workspace) -> list[str]:
@@ -203,3 +209,66 @@ def test_token_without_the_scope_may_not_label(workspace: Workspace) -> None:
         assert client.get(path).status_code == 403
     for path, body in (("/api/judgements", {"lease": "x", "answer": "left"}), ("/api/undo", {})):
         assert client.post(path, json=body).status_code == 403
+
+
+def test_nobody_gets_a_pair_before_they_agreed_and_a_new_text_asks_again(workspace: Workspace) -> None:
+    add_pair(workspace, "q?", "good", "bad")
+    token = people.issue_token(workspace, "ada")
+    client = TestClient(create_app(workspace), base_url=BASE, headers={"Authorization": f"Bearer {token}"})
+    for refused in (
+        client.get("/api/task"),
+        client.post("/api/undo", json={}),
+        client.post("/api/judgements", json={"lease": "x", "answer": "tie"}),
+    ):
+        assert (refused.status_code, refused.json()["error"]["code"]) == (403, "agreement_wanted")
+    texts = client.get("/api/texts").json()
+    assert texts["agreement"] is None and texts["consent"]["scopes"] == ["evaluate", "train"]
+    read = {"guideline": texts["guideline"]["digest"], "consent": texts["consent"]["digest"]}
+    assert client.post("/api/agree", json={**read, "consent": "0" * 64}).json()["error"]["code"] == "conflict"
+    assert client.post("/api/agree", json=read).json()["agreement"]["in_force"] is True
+    lease = client.get("/api/task").json()["task"]["lease"]
+    people.publish_text(workspace, "consent", "For measuring alone.", scopes=["evaluate"])
+    answer = {"lease": lease, "answer": "left"}
+    assert "have changed" in client.post("/api/judgements", json=answer).json()["error"]["message"]
+    agreed(workspace)
+    assert client.post("/api/judgements", json=answer).status_code == 200
+    with workspace.read() as connection:
+        kept = connection.execute(select(judgements)).one()
+    assert (kept.consent, kept.guideline) == ("evaluate", read["guideline"])
+
+
+def test_who_takes_consent_back_gets_no_more_pairs(workspace: Workspace) -> None:
+    add_pair(workspace, "q?", "good", "bad")
+    client = client_of(workspace)
+    assert client.post("/api/withdraw", json={}).json()["agreement"]["withdrawn"] is True
+    assert client.get("/api/task").json()["error"]["message"] == "you took your consent back"
+    assert client.post("/api/withdraw", json={}).status_code == 409
+
+
+def test_a_heartbeat_keeps_a_pair_on_its_labelers_screen(workspace: Workspace) -> None:
+    add_pair(workspace, "q?", "good", "bad")
+    start = ids.now().timestamp()
+    ada, bob = client_of(workspace), client_of(workspace, "bob")
+    with ids.clock_at(start):
+        task = ada.get("/api/task").json()["task"]
+    with ids.clock_at(start + 20 * 60):
+        assert ada.post("/api/heartbeat", json={"lease": task["lease"]}).json()["expires_at"] > task["expires_at"]
+        assert bob.post("/api/heartbeat", json={"lease": task["lease"]}).status_code == 404
+    with ids.clock_at(start + 45 * 60):
+        assert bob.get("/api/task").json()["task"] is None
+        assert ada.post("/api/judgements", json={"lease": task["lease"], "answer": "tie"}).status_code == 200
+        assert ada.post("/api/heartbeat", json={"lease": task["lease"]}).status_code == 409
+
+
+def test_the_next_pair_comes_with_the_acknowledgement_where_it_is_asked_for(workspace: Workspace) -> None:
+    for i in range(3):
+        add_pair(workspace, f"q{i}?", "good", "bad")
+    client = client_of(workspace)
+    task = client.get("/api/task").json()["task"]
+    body = {"lease": task["lease"], "answer": "tie", "next": True}
+    saved = client.post("/api/judgements", json=body).json()
+    assert saved["task"]["lease"] != task["lease"] and saved["progress"]["n_done"] == 1
+    assert client.get("/api/task").json()["task"] == saved["task"]
+    assert client.post("/api/judgements", json=body).json() == saved, "sent again: the same answer, the same next pair"
+    last = client.post("/api/judgements", json={"lease": saved["task"]["lease"], "answer": "left"}).json()
+    assert last.keys() == {"judgement", "progress"}

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import httpx
 import pytest
 from sqlalchemy import select
-from test_web_labeler import add_pair
+from test_web_labeler import add_pair, agreed
 
 from rlhf import people
 from rlhf.store import Workspace
@@ -43,22 +43,33 @@ def served(workspace: Workspace, *words: str) -> Iterator[tuple[subprocess.Popen
         process.communicate()
 
 
-def test_first_start_prints_a_link_that_logs_in_and_the_second_does_not(workspace: Workspace) -> None:
-    with served(workspace) as (_, told):
-        address, _, token = told["link"].partition("/login#token=")
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+", address)
-        answered = httpx.post(f"{address}/login", data={"token": token}, headers={"Origin": address})
-        assert answered.status_code == 303
-        assert people.actor_of(workspace, token).name == "labeler-1"
+def test_first_start_prints_one_admins_link_until_somebody_followed_it(workspace: Workspace) -> None:
+    codes = []
+    for _ in range(2):
+        with served(workspace) as (_, told):
+            address, _, code = told["link"].partition("/invite#code=")
+            assert re.fullmatch(r"http://127\.0\.0\.1:\d+", address)
+            codes.append(code)
+            if len(codes) == 1:
+                continue
+            with httpx.Client(base_url=address, headers={"Origin": address, "Accept": "application/json"}) as client:
+                assert client.post("/invite", data={"code": codes[0]}).status_code == 403, "the link before it is shut"
+                asked = client.post("/invite", data={"code": code}).json()
+                assert asked["roles"] == ["admin"]
+                read = {"guideline": asked["guideline"]["digest"], "consent": asked["consent"]["digest"]}
+                assert client.post("/invite/accept", data={"code": code, **read}).status_code == 303
+                assert client.get("/api/progress").json()["labeler"] == "admin"
+                assert client.post("/invite/accept", data={"code": code, **read}).status_code == 403, "once"
     with served(workspace) as (_, told):
         assert told["link"] is None
-    assert len(people.list_tokens(workspace)) == 1
+    assert [account.roles for account in people.list_accounts(workspace)] == [("admin",)]
 
 
 def test_acknowledged_answers_survive_kill_9(workspace: Workspace) -> None:
     for i in range(6):
         add_pair(workspace, f"q{i}?", "good", "bad")
     token = people.issue_token(workspace, "ada")
+    agreed(workspace)
     acknowledged = []
     with served(workspace) as (process, told):
         with httpx.Client(base_url=told["address"], headers={"Authorization": f"Bearer {token}"}) as client:
@@ -79,6 +90,7 @@ def test_answer_sent_again_after_a_crash_counts_once(workspace: Workspace) -> No
     """The acknowledgement is lost with the server; the page sends the answer again to the next one."""
     add_pair(workspace, "q?", "good", "bad")
     headers = {"Authorization": f"Bearer {people.issue_token(workspace, 'ada')}"}
+    agreed(workspace)
     ids = []
     for _ in range(2):
         with served(workspace) as (process, told):
@@ -108,4 +120,4 @@ def test_server_that_cannot_start_says_why(workspace: Workspace, words: list[str
         timeout=30,
     )
     assert done.returncode != 0
-    assert people.list_tokens(workspace) == []  # a link that nobody saw is no link
+    assert people.list_invitations(workspace) == []  # a link that nobody saw is no link

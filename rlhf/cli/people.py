@@ -1,4 +1,4 @@
-"""`rlhf people`: who may come in, by token."""
+"""`rlhf people`: who may come in, and as what."""
 
 from __future__ import annotations
 
@@ -8,19 +8,59 @@ import typer
 
 from rlhf.cli.boundary import Run, verb
 
-app = typer.Typer(help="Tokens for labelers and others: make, list, revoke.", no_args_is_help=True)
+app = typer.Typer(help="People: invite, add, tokens, list, revoke.", no_args_is_help=True)
+
+_ROLES = "labeler, reviewer, researcher, evaluator, operator or admin. May be repeated."
+Name = Annotated[str, typer.Argument(help="The person's pseudonym; it stands in the data.")]
+
+
+@verb(app, "add")
+def add(run: Run, name: Name, role: Annotated[list[str], typer.Option("--role", help=_ROLES)]) -> None:
+    """Give a person roles, in place of those that they have."""
+    from rlhf import people
+
+    account = people.add(run.workspace(make=True), name, role)
+    run.result(account.as_json(), f"{name} is {' and '.join(account.roles)}: may {', '.join(account.permissions)}")
+
+
+@verb(app, "invite")
+def invite(
+    run: Run,
+    role: Annotated[list[str], typer.Option("--role", help=_ROLES)] = ["labeler"],  # noqa: B006
+    name: Annotated[str | None, typer.Option("--name", help="Their pseudonym; one is drawn unless given.")] = None,
+    days: Annotated[float, typer.Option("--days", help="Days until it runs out.")] = 7,
+    count: Annotated[int, typer.Option("--count", min=1, max=1000, help="How many, each for one person.")] = 1,
+    address: Annotated[
+        str, typer.Option("--address", help="Where they reach `rlhf web`.", metavar="URL")
+    ] = "http://127.0.0.1:8765",
+) -> None:
+    """Make links that let one person in each, once. They are shown this once and kept only as digests."""
+    from rlhf import people
+    from rlhf.errors import BadUsage
+
+    if name is not None and count > 1:
+        raise BadUsage(f"{count} people can't all be {name}", fix="leave --name out, or invite one by one")
+    workspace = run.workspace(make=True)
+    codes = [people.invite(workspace, role, name=name, days=days) for _ in range(count)]
+    links = [f"{address.rstrip('/')}/invite#code={code}" for code in codes]
+    run.result({"roles": sorted(set(role)), "days": days, "links": links}, "\n".join(links))
+    run.say(f"each link lets one {' and '.join(sorted(set(role)))} in, once, within {days:g} days")
 
 
 @verb(app, "token")
 def token(
     run: Run,
-    name: Annotated[str, typer.Argument(help="The person's pseudonym; it stands in the data.")],
+    name: Name,
     scope: Annotated[
-        list[str], typer.Option("--scope", help="What it opens: label, evaluate, operate. May be repeated.")
+        list[str],
+        typer.Option(
+            "--scope",
+            help="What it opens: label, review, evaluate, publish, sign, promote, roll_back, erase, people. May be repeated.",
+        ),
     ] = ["label"],  # noqa: B006
     days: Annotated[int, typer.Option("--days", help="Days until it expires.")] = 30,
 ) -> None:
-    """Make a token. It is shown this once and kept only as a digest."""
+    """Make a token, for programs and for logging in. It is shown this once and kept only as a digest."""
     from rlhf import people
 
     made = people.issue_token(run.workspace(make=True), name, scope, days)
@@ -30,27 +70,62 @@ def token(
 
 @verb(app, "list")
 def list_(run: Run) -> None:
-    """Every token's owner, scopes and state."""
+    """Everybody with their roles, every token and every invitation with its state."""
     from rlhf import people
 
-    tokens = people.list_tokens(run.workspace())
-    lines = [
+    workspace = run.workspace()
+    accounts, tokens, invitations = (
+        listed(workspace) for listed in (people.list_accounts, people.list_tokens, people.list_invitations)
+    )
+    lines = [f"{a.name:<20} {','.join(a.roles):<20} {'shut out' if a.disabled_at else 'open'}" for a in accounts]
+    lines += ["tokens"] * bool(tokens)
+    lines += [
         f"{t.id}  {t.state:<8} {t.actor:<20} {','.join(t.scopes):<16} until {(t.expires_at or 'ever')[:10]}"
         for t in tokens
     ]
+    lines += ["invitations"] * bool(invitations)
+    lines += [
+        f"{i.id}  {i.state:<8} {i.used_by or i.name or '-':<20} {','.join(i.roles):<16} until {i.expires_at[:10]}"
+        for i in invitations
+    ]
     run.result(
-        {"tokens": [t.as_json() for t in tokens]},
-        "\n".join(lines) or "no tokens yet; make one with: rlhf people token NAME",
+        {
+            "accounts": [a.as_json() for a in accounts],
+            "tokens": [t.as_json() for t in tokens],
+            "invitations": [i.as_json() for i in invitations],
+        },
+        "\n".join(lines) or "nobody is known here yet; invite somebody: rlhf people invite --role labeler",
     )
 
 
 @verb(app, "revoke")
 def revoke(
     run: Run,
-    which: Annotated[str, typer.Argument(help="A person's name, or one token's id from the list.")],
+    which: Annotated[str, typer.Argument(help="A person's name, or one token's or invitation's id from the list.")],
+    for_good: Annotated[
+        bool, typer.Option("--for-good", help="Shut the person out, whatever they are given later.")
+    ] = False,
 ) -> None:
-    """Shut a person's tokens, or one token, from the next request on."""
+    """Shut a person's tokens, log-ins and invitations, or one of them, from the next request on."""
     from rlhf import people
 
-    gone = people.revoke(run.workspace(), which)
-    run.result({"revoked": [t.id for t in gone]}, f"revoked {len(gone)} token(s): {', '.join(t.id for t in gone)}")
+    workspace = run.workspace()
+    if for_good:
+        people.disable(workspace, which)
+        run.result({"disabled": which}, f"{which} is shut out")
+        return
+    gone = people.revoke(workspace, which)
+    ids = [*(t.id for t in gone.tokens), *(i.id for i in gone.invitations)]
+    run.result(
+        gone.as_json(),
+        f"revoked {len(ids)} token(s) and invitation(s), ended {gone.n_sessions} log-in(s): {', '.join(ids)}",
+    )
+
+
+@verb(app, "withdraw")
+def withdraw(run: Run, name: Name) -> None:
+    """Take a person's consent back for them, from now on; they can also do it themselves, on their page."""
+    from rlhf import people
+
+    done = people.withdraw(run.workspace(), name)
+    run.result(done.as_json(), f"{name}'s consent is taken back")

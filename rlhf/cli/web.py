@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +14,9 @@ label_app = typer.Typer(help="Labeling: open the page, see who has labeled how m
 Host = Annotated[str, typer.Option("--host", help="The address to listen on; 0.0.0.0 = every network of this machine.")]
 Port = Annotated[int, typer.Option("--port", help="The port to listen on; 0 = any free one.")]
 Overlap = Annotated[int, typer.Option("--overlap", min=1, help="How many people judge each pair.")]
+TextFile = Annotated[
+    Path | None, typer.Argument(metavar="[FILE]", help="UTF-8 text; left out = show what is in force.")
+]
 AllowHost = Annotated[
     list[str],
     typer.Option(
@@ -37,22 +41,21 @@ def web(
     overlap: Overlap = 1,
     allow_host: AllowHost = [],  # noqa: B006
 ) -> None:
-    """Serve the labeler's page until Ctrl-C. The first start makes a token for 'labeler-1' and prints its link."""
+    """Serve the pages until Ctrl-C. While nobody is known here, each start prints one invitation for an admin."""
     from rlhf import people
     from rlhf.web import is_loopback, serve
 
     workspace = run.workspace(make=True)
+    is_first = is_loopback(host) and not people.list_accounts(workspace)
 
     def announce(address: str) -> None:
-        is_first = is_loopback(host) and not people.list_tokens(workspace)
-        first = people.issue_token(workspace, "labeler-1") if is_first else None
-        link = f"{address}/login#token={first}" if first else None
+        link = f"{address}/invite#code={people.first_admin(workspace)}" if is_first else None
         lines = [f"labeling at {address}/login"]
         if link:
-            lines.append(f"log in as labeler-1, for 30 days (shown this once): {link}")
+            lines.append(f"nobody is known here yet: become the admin, once, within a day: {link}")
         else:
-            lines.append("log in with a token; a new one: rlhf people token NAME")
-        told = {"address": address, "login": f"{address}/login", "labeler": "labeler-1" if link else None, "link": link}
+            lines.append("log in with a token, or invite somebody: rlhf people invite --role labeler")
+        told = {"address": address, "login": f"{address}/login", "link": link}
         run.result(told, "\n".join(lines))
         run.say("stop with Ctrl-C; answers that the page calls saved are on disk")
 
@@ -75,3 +78,46 @@ def status(run: Run, overlap: Overlap = 1) -> None:
     ]
     table = "\n".join([head, *lines]) if counts else "nobody has labeled yet; open the page with: rlhf web"
     run.result({"labelers": [c.as_json() for c in counts], "open_pairs": n_open}, f"{table}\n{n_open} pair(s) left")
+
+
+@verb(label_app, "guidelines")
+def guidelines(run: Run, file: TextFile = None) -> None:
+    """Show the guidelines that labelers read, or publish new ones from FILE: everybody is asked to agree again."""
+    from rlhf import people
+
+    workspace = run.workspace(make=file is not None)
+    text = people.publish_text(workspace, "guideline", _body(file)) if file else people.current_texts(workspace)[0]
+    run.result(text.as_json(), f"guidelines {text.number}, sha256:{text.digest[:12]}\n\n{text.body}")
+
+
+@verb(label_app, "consent")
+def consent(
+    run: Run,
+    file: TextFile = None,
+    scope: Annotated[
+        list[str], typer.Option("--scope", help="What it allows: train, evaluate, publish. May be repeated.")
+    ] = ["train", "evaluate"],  # noqa: B006
+    basis: Annotated[
+        str, typer.Option("--basis", help="consent, contract, legitimate-interest or public-task.")
+    ] = "consent",
+) -> None:
+    """Show the text that labelers consent to, or publish a new one from FILE: everybody is asked to agree again."""
+    from rlhf import people
+
+    workspace = run.workspace(make=file is not None)
+    text = people.current_texts(workspace)[1]
+    if file:
+        text = people.publish_text(workspace, "consent", _body(file), scopes=scope, basis=basis)
+    said = (
+        f"consent {text.number}, sha256:{text.digest[:12]}, to {', '.join(text.scopes)}, on the basis of {text.basis}"
+    )
+    run.result(text.as_json(), f"{said}\n\n{text.body}")
+
+
+def _body(file: Path) -> str:
+    from rlhf.errors import BadInput
+
+    try:
+        return file.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadInput(f"{file} can't be read: {error}", fix="give a readable UTF-8 text file") from None

@@ -8,7 +8,7 @@ An answer is acknowledged when its transaction has committed: with SQLite's sync
 power cut.
 """
 
-from rlhf.labeling.answers import ANSWERS, Answer, answer, undo
+from rlhf.labeling.answers import ANSWERS, Answer, answer, keep, undo
 from rlhf.labeling.counts import LabelerCount, Progress, by_labeler, progress
 from rlhf.labeling.leases import Task
 from rlhf.labeling.queue import next_task
@@ -21,6 +21,7 @@ __all__ = [
     "Task",
     "answer",
     "by_labeler",
+    "keep",
     "next_task",
     "progress",
     "undo",

@@ -7,6 +7,7 @@ again is told the same id and nothing is counted twice.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 from sqlalchemy import Connection, not_, select
@@ -15,9 +16,9 @@ from rlhf.errors import BadInput, Conflict, NotFound
 from rlhf.feedback import judge_in
 from rlhf.feedback.reading import UNDO
 from rlhf.ids import now_text
-from rlhf.labeling.comparisons import consent_for
+from rlhf.labeling.comparisons import CONSENT, consent_for
 from rlhf.labeling.counts import SOURCE, in_force, is_undo, progress_in
-from rlhf.labeling.leases import Task, grant, task_of
+from rlhf.labeling.leases import Task, grant, renew, task_of
 from rlhf.records import Choice, Judgement
 from rlhf.store import Workspace, Write
 from rlhf.store.tables import judgements, leases, pairs
@@ -37,10 +38,14 @@ def answer(
     strength: int | None = None,
     note: str | None = None,
     reason: str | None = None,
+    guideline: str | None = None,
+    consent: Sequence[str] | None = None,
 ) -> str:
     """Keep a labeler's answer to the pair that the lease names; returns the judgement's id once it is durable.
 
-    seconds: time spent looking; strength: 1 slightly, 2 clearly, 3 much; note: about the pair; reason: why skipped.
+    seconds: time spent looking; strength: 1 slightly, 2 clearly, 3 much; note: about the pair; reason: why skipped; guideline:
+    digest of the text that the labeler had before them; consent: what they agreed to, None = the usual scopes. A pair of a
+    comparison is for evaluation alone whatever was agreed to.
     The same answer to the same lease again returns the same id (the first reply may have been lost on the way).
     Raises NotFound for a lease that isn't this labeler's, Conflict for another answer or a lease that ran out,
     BadInput for a value that can't be.
@@ -67,7 +72,8 @@ def answer(
                 shown=lease.shown,
                 note=note or None,
                 reason=reason or None,
-                consent=consent_for(write.connection, lease.pair_id),
+                guideline=guideline,
+                consent=_allowed(consent_for(write.connection, lease.pair_id), consent),
                 acquisition_p=lease.acquisition_p,
             ),
         )
@@ -123,6 +129,27 @@ def _check(answer: str, seconds: float | None, strength: int | None, reason: str
         raise BadInput(f"{strength} is no strength", fix="give 1 (slightly), 2 (clearly), 3 (much) or none")
     if reason == UNDO:
         raise BadInput(f"the reason '{UNDO}' marks an answer that was taken back", fix="give another reason, or none")
+
+
+def _allowed(for_pair: tuple[str, ...], agreed: Sequence[str] | None) -> tuple[str, ...]:
+    """Both the pair's and the person's; a pair that isn't a comparison's takes what the person agreed to, publication too."""
+    if agreed is None:
+        return for_pair
+    return tuple(sorted(agreed)) if for_pair != CONSENT else tuple(scope for scope in CONSENT if scope in agreed)
+
+
+def keep(workspace: Workspace, labeler: str, lease_id: str) -> str:
+    """A pair stays with who is reading it: the lease's new end, ISO 8601.
+
+    Raises NotFound for a lease that isn't this labeler's, Conflict for one that was used or ran out.
+    """
+    with workspace.as_actor(labeler).write() as write:
+        lease = _lease(write, labeler, lease_id)
+        if lease.judgement_id is not None:
+            raise Conflict("this pair has your answer already", fix="load the next pair")
+        if lease.expires_at <= now_text():
+            raise Conflict("this pair was given back: its half hour ran out", fix="load the next pair")
+        return str(renew(write, lease, always=True).expires_at)
 
 
 def _lease(write: Write, labeler: str, lease_id: str) -> Any:

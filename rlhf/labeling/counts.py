@@ -3,6 +3,8 @@
 A judgement is in force while no other supersedes it. An undo is a judgement of choice 'skip' with the reason 'undo': it
 answers nothing, so the pair is as if this labeler had never judged it. A pair is covered when `overlap` people have
 answered it on the page; a skip answers nothing either.
+
+Queries that every draw and every answer ask are built once, with bound parameters: building one takes longer than running it.
 """
 
 from __future__ import annotations
@@ -10,10 +12,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import ColumnElement, Connection, FromClause, and_, func, not_, select
+from sqlalchemy import ColumnElement, Connection, FromClause, Integer, Select, and_, bindparam, func, not_, select
 
 from rlhf.feedback.reading import UNDO
 from rlhf.ids import now
@@ -85,7 +88,7 @@ def n_answers(pair_id: ColumnElement[str]) -> Any:
     )
 
 
-def judged_by(pair_id: ColumnElement[str], labeler: str) -> ColumnElement[bool]:
+def judged_by(pair_id: ColumnElement[str], labeler: ColumnElement[str]) -> ColumnElement[bool]:
     """This labeler has answered or skipped the pair, and not undone it."""
     judged = judgements.alias()
     return (
@@ -125,26 +128,29 @@ def progress(workspace: Workspace, labeler: str, *, overlap: int = 1) -> Progres
 
 def progress_in(connection: Connection, database: Database, labeler: str, overlap: int) -> Progress:
     """`progress` inside the caller's transaction."""
-    mine = judgements.alias()
-    answered = mine.c.choice != "skip"
-    today = mine.c.created_at >= _midnight()
-    row = connection.execute(
-        select(
-            func.count().filter(answered),
-            func.count().filter(and_(answered, today)),
-            func.count().filter(not_(answered)),
-            func.count().filter(n_answers(mine.c.pair_id) < overlap),
-        ).where(
-            mine.c.source == SOURCE,
-            mine.c.labeler == labeler,
-            has_text(mine.c.pair_id),
-            not_(is_undo(mine)),
-            in_force(mine),
-        )
-    ).one()
+    row = connection.execute(_of_labeler(), {"labeler": labeler, "midnight": _midnight(), "overlap": overlap}).one()
     n_done, n_today, n_skipped, n_mine_open = row
     n_open = live_pairs(connection, database) - _covered(connection, database, overlap)
     return Progress(n_today, n_done, n_skipped, max(0, n_open - n_mine_open))
+
+
+@cache
+def _of_labeler() -> Select[tuple[int, int, int, int]]:
+    mine = judgements.alias()
+    answered = mine.c.choice != "skip"
+    today = mine.c.created_at >= bindparam("midnight")
+    return select(
+        func.count().filter(answered),
+        func.count().filter(and_(answered, today)),
+        func.count().filter(not_(answered)),
+        func.count().filter(n_answers(mine.c.pair_id) < bindparam("overlap", type_=Integer)),
+    ).where(
+        mine.c.source == SOURCE,
+        mine.c.labeler == bindparam("labeler"),
+        has_text(mine.c.pair_id),
+        not_(is_undo(mine)),
+        in_force(mine),
+    )
 
 
 def by_labeler(workspace: Workspace) -> list[LabelerCount]:
@@ -183,6 +189,15 @@ def _count(labeler: str, rows: list[Any], midnight: str) -> LabelerCount:
 
 def _covered(connection: Connection, database: Database, overlap: int) -> int:
     """Pairs with their text that `overlap` or more people have answered."""
+    return _recent(
+        database,
+        f"covered by {overlap}",
+        lambda: connection.execute(_enough_answers(), {"overlap": overlap}).scalar_one(),
+    )
+
+
+@cache
+def _enough_answers() -> Select[tuple[int]]:
     judged = judgements.alias()
     enough = (
         select(judged.c.pair_id)
@@ -194,14 +209,10 @@ def _covered(connection: Connection, database: Database, overlap: int) -> int:
             in_force(judged),
         )
         .group_by(judged.c.pair_id)
-        .having(func.count() >= overlap)
+        .having(func.count() >= bindparam("overlap", type_=Integer))
         .subquery()
     )
-    return _recent(
-        database,
-        f"covered by {overlap}",
-        lambda: connection.execute(select(func.count()).select_from(enough)).scalar_one(),
-    )
+    return select(func.count()).select_from(enough)
 
 
 def _recent(database: Database, what: str, count: Callable[[], int]) -> int:

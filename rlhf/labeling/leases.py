@@ -91,10 +91,10 @@ def grant(write: Write, labeler: str, pair_id: str, *, shown: str | None, acquis
     return write.connection.execute(select(leases).where(leases.c.id == row["id"])).one()
 
 
-def renew(write: Write, lease: Any) -> Any:
-    """A reload gives the reader time again, once half of it is gone."""
+def renew(write: Write, lease: Any, *, always: bool = False) -> Any:
+    """A reload gives the reader time again, once half of it is gone; always: a heartbeat, which does so each time."""
     half = (now() + timedelta(minutes=LEASE_MINUTES / 2)).isoformat(timespec="microseconds")
-    if lease.expires_at > half:
+    if lease.expires_at > half and not always:
         return lease
     write.connection.execute(leases.update().values(expires_at=_end()).where(leases.c.id == lease.id))
     return write.connection.execute(select(leases).where(leases.c.id == lease.id)).one()

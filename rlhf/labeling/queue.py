@@ -1,8 +1,12 @@
 """Which pair next: the one with the fewest answers, drawn by chance among equals, leased to one labeler.
 
+The overlap is strict: answers in force and live leases together are never more than the people wanted, so that k people
+judge a pair and no k + 1st, however many ask at once. A lease that ran out is held back for a minute more: an answer that
+was let in at its last moment is counted before the pair goes to somebody else.
+
 Pairs are many and stand in the order of their ids, which are SHA-256 digests: a stretch of that order from a point
-drawn by chance is a random sample. So a draw looks at one stretch of 500 pairs through the indexes and never at the
-whole table, unless nearly everything is answered; then the stretches grow until one holds an open pair. Up to 500
+drawn by chance is a random sample. So a draw looks at one stretch of 200 pairs through the indexes and never at the
+whole table, unless nearly everything is answered; then the stretches grow until one holds an open pair. Up to 200
 pairs the stretch is the table, and the draw is exact. Pairs that a comparison of two versions waits for come before
 all others.
 """
@@ -11,11 +15,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from datetime import timedelta
+from functools import cache
+from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Connection, func, not_, select, text
+from sqlalchemy import Connection, Integer, Select, String, bindparam, func, not_, select, text
 
 from rlhf.errors import BadInput
-from rlhf.ids import chance, now_text
+from rlhf.ids import chance, now
 from rlhf.labeling.comparisons import asked_first
 from rlhf.labeling.counts import judged_by, live_pairs, n_answers, progress_in
 from rlhf.labeling.leases import Task, grant, live_lease, renew, task_of
@@ -23,8 +30,10 @@ from rlhf.store import Workspace
 from rlhf.store.database import Database
 from rlhf.store.tables import leases, pairs
 
-_STRETCH = 500
+Inside = Literal["lot", "from", "between"]
+_STRETCH = 200
 _GROWTH = 4
+_GRACE_S = 60
 _PG_LOCK = 7_310_002  # two labelers must not draw the same pair at the same moment; SQLite's writer lock does it there
 
 
@@ -61,18 +70,18 @@ def _draw(
 
     The probability is (pairs of the stretch / all pairs) × (1 / candidates of equal rank in it): the chance that the
     stretch holds the pair, times the chance within it. Exact for one stretch = all; else off by the unevenness of the
-    digests, about 4 % (1/√500). A pair of a comparison: 1 / candidates of equal rank in its lot.
+    digests, about 7 % (1/√200). A pair of a comparison: 1 / candidates of equal rank in its lot.
     """
     n_drawn = connection.execute(select(func.count()).where(leases.c.labeler == labeler)).scalar_one()
     dice = chance(0, "labeling", labeler, str(n_drawn))
     for lot in asked_first(connection, database):
-        open_pairs = _open_pairs(connection, labeler, overlap, pairs.c.id.in_(lot))
+        open_pairs = _open_pairs(connection, labeler, overlap, "lot", lot=list(lot))
         if open_pairs:
             return _among_equals(open_pairs, dice, share=1.0)
     start = "" if total <= _STRETCH else f"{dice.getrandbits(64):016x}"
     for low, high, n_pairs in _stretches(connection, start):
-        inside = pairs.c.id >= low if high is None else (pairs.c.id >= low) & (pairs.c.id < high)
-        open_pairs = _open_pairs(connection, labeler, overlap, inside)
+        within = {"low": low} if high is None else {"low": low, "high": high}
+        open_pairs = _open_pairs(connection, labeler, overlap, "from" if high is None else "between", **within)
         if open_pairs:
             return _among_equals(open_pairs, dice, share=min(1.0, n_pairs / total))
     return None
@@ -102,29 +111,45 @@ def _stretches(connection: Connection, start: str) -> Iterator[tuple[str, str | 
 
 
 def _open_pairs(
-    connection: Connection, labeler: str, overlap: int, inside: ColumnElement[bool]
+    connection: Connection, labeler: str, overlap: int, inside: Inside, **where: Any
 ) -> list[tuple[str, int]]:
-    """Pairs of a stretch or a lot that this labeler may have now, in order of id, with their number of answers."""
-    n_done = n_answers(pairs.c.id)
-    elsewhere = (
-        select(leases.c.id)
+    """Pairs of a stretch or a lot that this labeler may have now, in order of id, with the number of their answers and of those
+    that are being given."""
+    held_until = (now() - timedelta(seconds=_GRACE_S)).isoformat(timespec="microseconds")
+    asked = {"labeler": labeler, "overlap": overlap, "held_until": held_until, **where}
+    return [(row[0], row[1]) for row in connection.execute(_open_query(inside), asked)]
+
+
+@cache
+def _open_query(inside: Inside) -> Select[tuple[str, int]]:
+    """Built once: building it takes longer than running it."""
+    labeler = bindparam("labeler", type_=String)
+    held = leases.alias()
+    n_held = (
+        select(func.count())
+        .select_from(held)
         .where(
-            leases.c.pair_id == pairs.c.id,
-            leases.c.labeler != labeler,
-            leases.c.expires_at > now_text(),
-            leases.c.judgement_id.is_(None),
+            held.c.pair_id == pairs.c.id,
+            held.c.labeler != labeler,
+            held.c.expires_at > bindparam("held_until"),
+            held.c.judgement_id.is_(None),
         )
-        .exists()
+        .scalar_subquery()
     )
-    query = (
-        select(pairs.c.id, n_done)
+    n_taken = n_answers(pairs.c.id) + n_held
+    ranges = {
+        "lot": (pairs.c.id.in_(bindparam("lot", expanding=True)),),
+        "from": (pairs.c.id >= bindparam("low"),),
+        "between": (pairs.c.id >= bindparam("low"), pairs.c.id < bindparam("high")),
+    }
+    return (
+        select(pairs.c.id, n_taken)
         .where(
             pairs.c.erased_at.is_(None),
-            inside,
-            n_done < overlap,
+            *ranges[inside],
+            n_taken < bindparam("overlap", type_=Integer),
             not_(judged_by(pairs.c.id, labeler)),
-            not_(elsewhere),
         )
         .order_by(pairs.c.id)
+        .limit(_STRETCH)
     )
-    return [(row[0], row[1]) for row in connection.execute(query.limit(_STRETCH))]

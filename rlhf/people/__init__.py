@@ -1,10 +1,59 @@
 """People: who is asking, and what they may do.
 
-Takes: a token. Gives: an actor with scopes, or a refusal.
-Writes: the table `tokens` (a token's SHA-256, never the token) and audit entries.
-Never: keeps, prints or logs a token after it was made; decides what a scope opens (each door does).
+Takes: a token, an invitation's code or a session's word; the texts that people agree to. Gives: an actor with permissions, or a
+refusal. Writes: accounts, tokens, invitations, sessions (the SHA-256 of each word, never the word), texts, agreements, audit
+entries. Never: asks for an e-mail or a name; keeps, prints or logs a secret after it was made; decides what a permission opens
+(each door does).
 """
 
-from rlhf.people.tokens import SCOPES, Actor, Token, actor_of, issue_token, list_tokens, revoke
+from rlhf.people.accounts import Account, add, disable, list_accounts
+from rlhf.people.invitations import Invitation, accept_in, first_admin, invite, list_invitations, look
+from rlhf.people.leaving import Revoked, revoke
+from rlhf.people.roles import PERMISSIONS, ROLES
+from rlhf.people.sessions import actor_of, begin, begin_in, end
+from rlhf.people.texts import (
+    Agreement,
+    Text,
+    agree,
+    agree_in,
+    agreement_of,
+    current_texts,
+    publish_text,
+    withdraw,
+    withdrawn,
+)
+from rlhf.people.tokens import Actor, Token, issue_token, list_tokens
 
-__all__ = ["SCOPES", "Actor", "Token", "actor_of", "issue_token", "list_tokens", "revoke"]
+__all__ = [
+    "PERMISSIONS",
+    "ROLES",
+    "Account",
+    "Actor",
+    "Agreement",
+    "Invitation",
+    "Revoked",
+    "Text",
+    "Token",
+    "accept_in",
+    "actor_of",
+    "add",
+    "agree",
+    "agree_in",
+    "agreement_of",
+    "begin",
+    "begin_in",
+    "current_texts",
+    "disable",
+    "end",
+    "first_admin",
+    "invite",
+    "issue_token",
+    "list_accounts",
+    "list_invitations",
+    "list_tokens",
+    "look",
+    "publish_text",
+    "revoke",
+    "withdraw",
+    "withdrawn",
+]

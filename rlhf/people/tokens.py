@@ -13,15 +13,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import Connection, select
 
-from rlhf.errors import BadInput, BadUsage, Conflict, Forbidden, NotFound
+from rlhf.errors import BadUsage, Forbidden
 from rlhf.ids import digest_text, now, now_text, secret
-from rlhf.store import Workspace
+from rlhf.people import accounts
+from rlhf.people.roles import PERMISSIONS, roles_for
+from rlhf.store import Workspace, Write
 from rlhf.store.tables import tokens
 
-SCOPES = ("label", "evaluate", "operate")
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,99}")
 _TOKEN = re.compile(r"rlhf_[A-Za-z0-9_-]{32}")
 _SHORT = 12  # hex digits by which a token is listed and revoked
 _MAX_DAYS = 3650
@@ -30,7 +30,7 @@ _ASK = "ask whoever runs this workspace for a new one: rlhf people token NAME"
 
 @dataclass(frozen=True, slots=True)
 class Actor:
-    """Who is asking. name: a pseudonym; it stands in judgements and in the audit log."""
+    """Who is asking. name: a pseudonym; it stands in judgements and in the audit log. scopes: permissions."""
 
     name: str
     scopes: tuple[str, ...]
@@ -72,17 +72,14 @@ def issue_token(workspace: Workspace, actor: str, scopes: Sequence[str] = ("labe
     """A new token for `actor`, returned this once and never again.
 
     actor: a pseudonym of letters, digits and . _ @ -; days: 1 to 3650 until it expires.
-    Raises BadInput for a name, BadUsage for a scope or a number of days that can't be.
+    scopes: permissions, of those that the person's roles give; who has no account yet gets one, with the least roles for them.
+    Raises BadInput for a name, BadUsage for a scope or a number of days that can't be, Forbidden for a scope that isn't theirs.
     """
-    if not _NAME.fullmatch(actor):
-        raise BadInput(
-            f"{actor!r} is no name for a person here",
-            fix="use up to 100 letters, digits and . _ @ - (a pseudonym is best: it stands in the data)",
-        )
-    unknown = [scope for scope in scopes if scope not in SCOPES]
+    accounts.check_name(actor)
+    unknown = [scope for scope in scopes if scope not in PERMISSIONS]
     if unknown or not scopes:
         seen = f"no scope is called {', '.join(map(repr, unknown))}" if unknown else "a token without a scope is no use"
-        raise BadUsage(seen, fix=f"the scopes are {', '.join(SCOPES)}")
+        raise BadUsage(seen, fix=f"the scopes are {', '.join(PERMISSIONS)}")
     if not 1 <= days <= _MAX_DAYS:
         raise BadUsage(f"a token can't last {days} days", fix=f"give --days between 1 and {_MAX_DAYS}")
     token = "rlhf_" + secret()
@@ -90,6 +87,7 @@ def issue_token(workspace: Workspace, actor: str, scopes: Sequence[str] = ("labe
     expires_at = (now() + timedelta(days=days)).isoformat(timespec="microseconds")
     held = tuple(sorted(set(scopes)))
     with workspace.write() as write:
+        _require_may(write, actor, held)
         write.connection.execute(
             tokens.insert().values(
                 digest=digest, actor=actor, scopes=",".join(held), created_at=now_text(), expires_at=expires_at
@@ -104,60 +102,71 @@ def actor_of(workspace: Workspace, token: str) -> Actor:
 
     The look-up is by digest: how long it takes depends on the digest of what was sent, which tells nothing of a token.
     """
-    row = None
-    if _TOKEN.fullmatch(token):
-        digest = digest_text(token)
-        with workspace.read() as connection:
-            row = connection.execute(select(tokens).where(tokens.c.digest == digest)).first()
+    if not _TOKEN.fullmatch(token):
+        raise _unknown()
+    with workspace.read() as connection:
+        return actor_in(connection, digest_text(token))
+
+
+def actor_in(connection: Connection, digest: str) -> Actor:
+    """`actor_of` by a token's digest, inside the caller's transaction. A role that was taken away takes its scopes with it."""
+    row = connection.execute(select(tokens).where(tokens.c.digest == digest)).first()
     if row is None or not hmac.compare_digest(row.digest, digest):
-        raise Forbidden("this token isn't known here", fix=f"check that it was copied whole, or {_ASK}")
+        raise _unknown()
     state = _state(row)
     if state != "live":
         raise Forbidden(f"this token is {state}", fix=_ASK)
-    return Actor(row.actor, tuple(row.scopes.split(",")))
+    account = accounts.of(connection, row.actor)
+    accounts.require_open(account)
+    scopes = row.scopes.split(",")
+    return Actor(row.actor, tuple(scope for scope in scopes if account is None or scope in account.permissions))
 
 
 def list_tokens(workspace: Workspace) -> list[Token]:
     """Every token ever issued, oldest first."""
     with workspace.read() as connection:
         rows = connection.execute(select(tokens).order_by(tokens.c.created_at, tokens.c.digest)).all()
-    return [
-        Token(
-            row.digest[:_SHORT],
-            row.actor,
-            tuple(row.scopes.split(",")),
-            row.created_at,
-            row.expires_at,
-            row.revoked_at,
-            _state(row),
-        )
-        for row in rows
+    return [_token(row) for row in rows]
+
+
+def _token(row: Any) -> Token:
+    scopes = tuple(row.scopes.split(","))
+    return Token(row.digest[:_SHORT], row.actor, scopes, row.created_at, row.expires_at, row.revoked_at, _state(row))
+
+
+def revoke_in(write: Write, which: str) -> tuple[list[Token], bool]:
+    """Revoke a person's every live token (`which` is a name) or one token (`which` is its id); and whether any was found."""
+    found = [
+        token
+        for token in map(_token, write.connection.execute(select(tokens)).all())
+        if which in (token.actor, token.id)
     ]
-
-
-def revoke(workspace: Workspace, which: str) -> list[Token]:
-    """Revoke a person's every live token (`which` is a name) or one token (`which` is its id), from now on.
-
-    Returns what was revoked. Raises NotFound where nothing is called so, Conflict where all of it was dead already.
-    """
-    found = [token for token in list_tokens(workspace) if which in (token.actor, token.id)]
-    if not found:
-        raise NotFound(f"no token belongs to or is called '{which}'", fix="see: rlhf people list")
     live = [token for token in found if token.state == "live"]
-    if not live:
-        raise Conflict(
-            f"every token of '{which}' is {found[-1].state} already", fix="nothing is left to do; see: rlhf people list"
+    for token in live:
+        write.connection.execute(
+            tokens.update()
+            .values(revoked_at=now_text())
+            .where(tokens.c.digest.startswith(token.id), tokens.c.revoked_at.is_(None))
         )
-    with workspace.write() as write:
-        at = now_text()
-        for token in live:
-            write.connection.execute(
-                tokens.update()
-                .values(revoked_at=at)
-                .where(tokens.c.digest.startswith(token.id), tokens.c.revoked_at.is_(None))
-            )
-            write.audit("people.revoke", token.actor, {"token": token.id})
-    return live
+        write.audit("people.revoke", token.actor, {"token": token.id})
+    return live, bool(found)
+
+
+def _require_may(write: Write, actor: str, scopes: Sequence[str]) -> None:
+    account = accounts.of(write.connection, actor)
+    if account is None:
+        accounts.add_in(write, actor, roles_for(scopes))
+        return
+    accounts.require_open(account)
+    if missing := [scope for scope in scopes if scope not in account.permissions]:
+        raise Forbidden(
+            f"'{actor}' is {' and '.join(account.roles)} here, and may not {', '.join(missing)}",
+            fix=f"give them a role that may: rlhf people add {actor} --role ROLE",
+        )
+
+
+def _unknown() -> Forbidden:
+    return Forbidden("this token isn't known here", fix=f"check that it was copied whole, or {_ASK}")
 
 
 def _state(row: Any) -> str:

@@ -8,8 +8,9 @@ survives a power cut (3.7 ms each); set RLHF_SQLITE_SYNC=normal where surviving 
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from sqlalchemy.exc import DatabaseError, OperationalError
 
 from rlhf.errors import Damaged, RlhfError
 
-SCHEMA_HEAD = "0002"
+SCHEMA_HEAD = "0003"
 _LOCK_WAIT_S = 60
 
 
@@ -28,6 +29,8 @@ class Database:
     def __init__(self, url: str) -> None:
         self.url = url
         self.engine = _sqlite_engine(url) if url.startswith("sqlite") else create_engine(url, pool_pre_ping=True)
+        # SQLite lets waiting writers sleep and try again, up to 100 ms too long each: threads of one process take turns instead.
+        self._turn: AbstractContextManager[Any] = threading.RLock() if self.is_sqlite else nullcontext()
 
     @property
     def is_sqlite(self) -> bool:
@@ -36,7 +39,7 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """One write transaction; commits at the end, rolls back on any exception."""
-        with self.engine.connect() as connection:
+        with self._turn, self.engine.connect() as connection:
             if self.is_sqlite:
                 _begin_immediate(connection)
             with connection.begin():

@@ -291,6 +291,65 @@ tokens = Table(
     Column("revoked_at", String(32)),
 )
 
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("name", String(200), primary_key=True),  # a pseudonym
+    Column("roles", String(200), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("disabled_at", String(32)),
+)
+
+invitations = Table(
+    "invitations",
+    metadata,
+    Column("digest", String(64), primary_key=True),  # SHA-256 of the code; the code itself is shown once
+    Column("roles", String(200), nullable=False),
+    Column("name", String(200)),
+    Column("actor", String(200), nullable=False),
+    Column("created_at", String(32), nullable=False),
+    Column("expires_at", String(32), nullable=False),
+    Column("used_at", String(32)),
+    Column("used_by", String(200)),
+    Column("revoked_at", String(32)),
+)
+
+sessions = Table(
+    "sessions",
+    metadata,
+    Column("digest", String(64), primary_key=True),  # SHA-256 of the cookie's word
+    Column("account", String(200), nullable=False, index=True),
+    Column("token_digest", String(64)),  # of the token that it ends with
+    Column("created_at", String(32), nullable=False),
+    Column("expires_at", String(32), nullable=False),
+    Column("ended_at", String(32)),
+)
+
+texts = Table(
+    "texts",
+    metadata,
+    Column("kind", String(20), primary_key=True),  # guideline, consent
+    Column("number", Integer, primary_key=True),
+    Column("digest", String(64), nullable=False, index=True),
+    Column("body", Text, nullable=False),
+    Column("scopes", String(40), nullable=False),
+    Column("basis", String(40), nullable=False),
+    Column("actor", String(200), nullable=False),
+    Column("created_at", String(32), nullable=False),
+)
+
+agreements = Table(
+    "agreements",
+    metadata,
+    Column("id", String(26), primary_key=True),
+    Column("account", String(200), nullable=False, index=True),
+    Column("action", String(10), nullable=False),  # agree, withdraw
+    Column("guideline", String(64), nullable=False),
+    Column("consent", String(64), nullable=False),
+    Column("scopes", String(40), nullable=False),
+    Column("at", String(32), nullable=False),
+)
+
 leases = Table(
     "leases",
     metadata,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 
+import anyio.to_thread
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -20,6 +21,8 @@ from rlhf.web import labeler, session
 from rlhf.web.guard import Guard, error_response
 from rlhf.web.pages import HERE
 
+_THREADS = 4
+
 
 def create_app(workspace: Workspace, *, overlap: int = 1, hosts: Sequence[str] = ()) -> FastAPI:
     """The ASGI application over one workspace.
@@ -27,7 +30,7 @@ def create_app(workspace: Workspace, *, overlap: int = 1, hosts: Sequence[str] =
     overlap: people wanted a pair. hosts: names by which the server may be called, besides loopback, the machine's own
     name and plain addresses.
     """
-    app = FastAPI(title="rlhf", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(title="rlhf", docs_url=None, redoc_url=None, openapi_url=None, lifespan=_few_threads)
     for router in (session.routes(workspace), labeler.routes(workspace, overlap)):
         app.router.routes.extend(router.routes)  # flat, so that a test can walk them all
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
@@ -42,6 +45,14 @@ def create_app(workspace: Workspace, *, overlap: int = 1, hosts: Sequence[str] =
     return app
 
 
+@contextlib.asynccontextmanager
+async def _few_threads(_: FastAPI) -> AsyncIterator[None]:
+    """Requests wait in order for one of a few threads: forty at once would only wait for each other, at the interpreter's lock
+    and at the database's."""
+    anyio.to_thread.current_default_thread_limiter().total_tokens = _THREADS
+    yield
+
+
 def serve(
     workspace: Workspace,
     host: str = "127.0.0.1",
@@ -53,15 +64,15 @@ def serve(
 ) -> None:
     """Serve the pages until interrupted. on_listen: called once with the address, when it is bound.
 
-    Raises Forbidden where the host is reachable from other machines and nobody has a token, Conflict where the port is
+    Raises Forbidden where the host is reachable from other machines and nobody is known here, Conflict where the port is
     taken, BadUsage for a number that is no port, BadInput where the host is none of this machine's.
     """
     import uvicorn
 
-    if not is_loopback(host) and not any(token.state == "live" for token in people.list_tokens(workspace)):
+    if not is_loopback(host) and not people.list_accounts(workspace):
         raise Forbidden(
-            f"{host} can be reached from other machines, and nobody has a token yet",
-            fix="make one first: rlhf people token NAME",
+            f"{host} can be reached from other machines, and nobody is known here yet",
+            fix="invite somebody first: rlhf people invite --role admin",
         )
     with _bind(host, port) as bound, contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how a server is meant to end
         shown = f"[{host}]" if ":" in host else host

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import logging
+import math
 import socket
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
@@ -21,13 +22,15 @@ from rlhf import people
 from rlhf.errors import Forbidden, RlhfError
 from rlhf.ids import digest_text
 from rlhf.store import Workspace
+from rlhf.web.limits import Failures
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_BODY_BYTES = 64 * 1024
-_OPEN = ("/login", "/health")
+_GUESSED = ("/login", "/invite", "/invite/accept")  # where a secret is posted
+_OPEN = (*_GUESSED, "/health")
 _STATIC = "/static/"
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _CSP = (
@@ -64,12 +67,20 @@ class TooLarge(RlhfError):
     http_status = 413
 
 
+class TooOften(RlhfError):
+    """Too many wrong tokens or codes from one address."""
+
+    code = "too_often"
+    http_status = 429
+
+
 class Guard:
     """ASGI middleware around the whole application."""
 
     def __init__(self, app: Any, *, workspace: Workspace, hosts: Iterable[str]) -> None:
         self.app = app
         self.workspace = workspace
+        self.failures = Failures()
         self.hosts = {host.lower() for host in (*_LOOPBACK, *_own_names(), *hosts)}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -83,6 +94,8 @@ class Guard:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                if message["status"] == Forbidden.http_status and _is_guess(scope):
+                    self.failures.note(_peer(scope))
                 message["headers"] = _with_headers(message.get("headers", []), scope["path"])
             await send(message)
 
@@ -105,15 +118,27 @@ class Guard:
         if request.method not in ("GET", "HEAD"):
             _check_origin(request)
         path = request.scope["path"]
+        if _is_guess(request.scope):
+            self._slow_down(request)
         if path in _OPEN or path.startswith(_STATIC):
             return None
         try:
             request.state.actor = await run_in_threadpool(who, self.workspace, request)
         except Unauthenticated as error:
+            if isinstance(error.__cause__, Forbidden):  # a wrong word, not none
+                self._slow_down(request)
+                self.failures.note(_peer(request.scope))
             if request.method == "GET" and wants_page(request):
                 return RedirectResponse("/login", status_code=303)
             return error_response(request, error)
         return None
+
+    def _slow_down(self, request: Request) -> None:
+        """Refuse one more guess from an address that was wrong too often. Who has a right word already isn't asked."""
+        if (wait_s := self.failures.wait_s(_peer(request.scope))) > 0:
+            raise TooOften(
+                "too many wrong tokens or invitations came from your address", fix=f"try again in {math.ceil(wait_s)} s"
+            )
 
     def _check_host(self, request: Request) -> None:
         """A foreign name that was made to resolve to this machine (DNS rebinding) must not reach the pages."""
@@ -134,7 +159,7 @@ def who(workspace: Workspace, request: Request) -> people.Actor:
     try:
         return people.actor_of(workspace, token)
     except Forbidden as error:
-        raise Unauthenticated(error.message, fix=error.fix) from None
+        raise Unauthenticated(error.message, fix=error.fix) from error
 
 
 def cookie_name(workspace: Workspace) -> str:
@@ -212,6 +237,15 @@ def _with_headers(headers: Iterable[tuple[bytes, bytes]], path: str) -> list[tup
     caching = "no-cache" if path.startswith(_STATIC) else "no-store"
     added = {**_HEADERS, "cache-control": caching}
     return kept + [(name.encode(), value.encode()) for name, value in added.items()]
+
+
+def _is_guess(scope: Scope) -> bool:
+    return scope["method"] == "POST" and scope["path"] in _GUESSED
+
+
+def _peer(scope: Scope) -> str:
+    client = scope.get("client")
+    return str(client[0]) if client else ""
 
 
 def _own_names() -> set[str]:

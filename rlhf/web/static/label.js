@@ -13,7 +13,9 @@
   const LONGEST_WAIT_S = 30;
   const SETTLE_MS = 250; // a key pressed twice for the last pair must not judge the next one unseen
 
+  const BEAT_MS = 300000;
   let task = null;
+  let texts = null; // guideline, consent, and what was agreed to
   let busy = false;
   let shownAt = 0; // when this pair came up, for SETTLE_MS
   let visibleSince = null; // since when it is looked at; null = tab hidden
@@ -30,7 +32,7 @@
   // --- the server -----------------------------------------------------------------------------------------------------
 
   class Refusal extends Error {
-    constructor(status, error) { super(`${error.message}: ${error.fix}`); this.status = status; }
+    constructor(status, error) { super(`${error.message}: ${error.fix}`); Object.assign(this, { status, code: error.code, said: error.message }); }
   }
 
   /** JSON of a 2xx. Throws Refusal for an answer of the server that trying again won't change, any other error otherwise. */
@@ -48,24 +50,72 @@
 
   async function load() {
     try {
-      const { task: given, progress } = await call("GET", "/api/task");
-      showProgress(progress);
-      if (given) showTask(given); else showEmpty(progress);
+      show(await call("GET", "/api/task"));
     } catch (error) {
       task = null;
+      if (error.code === "agreement_wanted") { await askToAgree(error.said); return; }
       $("failed-text").textContent = error instanceof Refusal ? error.message : "The server can’t be reached. Check the network.";
       only("failed");
     }
   }
 
+  /** Show the texts that must be agreed to before the first pair, and again when they have changed. */
+  async function askToAgree(why) {
+    texts = await call("GET", "/api/texts");
+    $("wanted-text").textContent = `${why[0].toUpperCase()}${why.slice(1)}.`;
+    $("wanted-guideline").textContent = texts.guideline.body;
+    $("wanted-consent").textContent = texts.consent.body;
+    only("wanted");
+    $("main").focus({ preventScroll: true });
+  }
+
+  async function agree() {
+    try {
+      await call("POST", "/api/agree", { guideline: texts.guideline.digest, consent: texts.consent.digest });
+      say("");
+    } catch (error) {
+      say(error instanceof Refusal ? error.said : "The server can’t be reached. Try again", "problem");
+    }
+    await load();
+  }
+
+  async function withdraw() {
+    $("guide-box").close();
+    try {
+      await call("POST", "/api/withdraw", {});
+      say("Your consent is taken back");
+    } catch (error) {
+      say(error instanceof Refusal ? error.said : "The server can’t be reached: your consent stands. Try again", "problem");
+    }
+    await load();
+  }
+
+  async function showGuide() {
+    try {
+      texts = await call("GET", "/api/texts");
+    } catch {
+      say("The guidelines can’t be fetched: the server can’t be reached", "problem");
+      return;
+    }
+    $("guide-text").textContent = texts.guideline.body;
+    $("guide-consent").textContent = texts.consent.body;
+    $("withdraw").hidden = !(texts.agreement && texts.agreement.in_force);
+    $("guide-box").showModal();
+  }
+
+  /** While a pair is looked at it stays this labeler's. */
+  function beat() {
+    if (task && !busy && !document.hidden) call("POST", "/api/heartbeat", { lease: task.lease }).catch(() => {});
+  }
+
   /** Send an answer until it is saved or refused for good. */
   async function deliver(pending) {
     setBusy(true);
+    let next = null; // what came with the acknowledgement
     for (let wait_s = 1; ; wait_s = Math.min(2 * wait_s, LONGEST_WAIT_S)) {
       try {
-        const { progress } = await call("POST", "/api/judgements", pending);
+        next = await call("POST", "/api/judgements", { ...pending, next: true });
         settle(pending);
-        showProgress(progress);
         say(pending.answer === "skip" ? "Skipped" : `Saved: ${SAID[pending.answer]}`, "saved");
         break;
       } catch (error) {
@@ -80,8 +130,13 @@
       }
     }
     $("banner").hidden = true;
-    await load();
+    if (next) show(next); else await load();
     setBusy(false);
+  }
+
+  function show({ task: given, progress }) {
+    showProgress(progress);
+    if (given) showTask(given); else showEmpty(progress);
   }
 
   function settle(pending) {
@@ -157,7 +212,7 @@
   }
 
   function onKey(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || $("help-box").open) return;
+    if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing || document.querySelector("dialog[open]")) return;
     const typing = event.target.closest("input, textarea, select, [contenteditable]");
     if (event.key === "Escape" && typing) {
       if (typing.id === "reason") closeSkip();
@@ -168,7 +223,7 @@
     if (typing || event.repeat) return; // a key held down judges once
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     const deed = Object.hasOwn(KEYS, key) ? () => choose(KEYS[key])
-      : { s: openSkip, u: undo, n: writeNote, "?": () => $("help-box").showModal() }[key];
+      : { s: openSkip, u: undo, n: writeNote, g: showGuide, "?": () => $("help-box").showModal() }[key];
     if (!deed) return;
     event.preventDefault();
     deed();
@@ -177,8 +232,8 @@
   // --- what the labeler sees ------------------------------------------------------------------------------------------
 
   function only(id) {
-    for (const other of ["waiting", "empty", "failed", "task"]) $(other).hidden = other !== id;
-    $("actions").hidden = id === "waiting";
+    for (const other of ["waiting", "empty", "wanted", "failed", "task"]) $(other).hidden = other !== id;
+    $("actions").hidden = id === "waiting" || id === "wanted";
     $("actions").classList.toggle("resting", id !== "task"); // the status and the undo stay, the choices go
   }
 
@@ -268,6 +323,10 @@
   $("note-toggle").addEventListener("click", () => ($("note-box").hidden ? writeNote() : openNote(false)));
   $("note").addEventListener("input", () => { if (task) store.set(`note ${task.lease}`, $("note").value); markNote(); });
   $("undo").addEventListener("click", undo);
+  $("guide").addEventListener("click", showGuide);
+  $("agree").addEventListener("click", agree);
+  $("withdraw").addEventListener("click", withdraw);
+  setInterval(beat, BEAT_MS);
   $("help").addEventListener("click", () => $("help-box").showModal());
   $("retry").addEventListener("click", () => wakeUp && wakeUp());
   window.addEventListener("online", () => wakeUp && wakeUp());
