@@ -18,6 +18,7 @@ KINDS: tuple[Kind, ...] = ("human", "simulated", "model", "served")
 ROLES = ("system", "user", "assistant", "tool")
 Role = Literal["reward", "policy"]
 CONSENT_SCOPES = ("train", "evaluate", "publish")
+PAGE_SOURCE = "web"  # of what is judged on the labeler's page and through its API, under an account's name
 
 
 @dataclass(frozen=True, slots=True)

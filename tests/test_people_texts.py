@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from test_labeling_queue import add_pairs
 
-from rlhf import people
+from rlhf import labeling, people, snapshots
 from rlhf.errors import BadInput, BadUsage, Conflict
 from rlhf.people import agree, agreement_of, current_texts, publish_text, withdraw, withdrawn
 from rlhf.store import Workspace, audit
@@ -66,3 +67,27 @@ def test_consent_is_taken_back_and_given_again_and_the_log_says_so(workspace: Wo
         assert withdrawn(connection) == set()
         told = [(e["action"], e["actor"]) for e in audit.entries(connection) if e["subject"] == "ada"]
     assert told == [("people.agree", "ada"), ("people.withdraw", "tester"), ("people.agree", "ada")]
+
+
+def test_what_was_judged_under_a_consent_taken_back_is_in_no_new_snapshot_and_read_from_no_old_one(
+    workspace: Workspace,
+) -> None:
+    made = add_pairs(workspace, 6)
+    for name in ("ada", "bob"):
+        agreed(workspace, name)
+        for _ in range(3 if name == "ada" else 4):
+            task = labeling.next_task(workspace, name, overlap=2)
+            assert task is not None
+            labeling.answer(workspace, name, task.lease, "left")
+    before = snapshots.cut(workspace, "before", holdout=0.0)
+    mine = {row.pair.id for row in before.rows() if {j.labeler for j in row.judgements} == {"ada"}}
+    assert len(made) == before.n_pairs == 6 and mine
+    withdraw(workspace, "ada")
+    again = snapshots.open_snapshot(workspace, "before")
+    assert again.digest == before.digest, "what is frozen stays what it is"
+    assert {row.pair.id for row in again.rows()} == {row.pair.id for row in before.rows()} - mine
+    after = snapshots.cut(workspace, "after", holdout=0.0)
+    assert {j.labeler for row in [*again.rows(), *after.rows()] for j in row.judgements} == {"bob"}
+    assert after.manifest["left_out"]["judgements_without_consent"] == 3
+    agreed(workspace, "ada")
+    assert snapshots.cut(workspace, "given", holdout=0.0).digest == before.digest

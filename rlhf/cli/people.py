@@ -74,9 +74,8 @@ def list_(run: Run) -> None:
     from rlhf import people
 
     workspace = run.workspace()
-    accounts, tokens, invitations = (
-        listed(workspace) for listed in (people.list_accounts, people.list_tokens, people.list_invitations)
-    )
+    accounts, tokens = people.list_accounts(workspace), people.list_tokens(workspace)
+    invitations = people.list_invitations(workspace)
     lines = [f"{a.name:<20} {','.join(a.roles):<20} {'shut out' if a.disabled_at else 'open'}" for a in accounts]
     lines += ["tokens"] * bool(tokens)
     lines += [

@@ -1,21 +1,22 @@
 """Reading: judgements in force and pairs with them, streamed in the order of their ids; what snapshots and pages
 stand on.
 
-A judgement is in force while no other supersedes it; one that was undone (reason `undo`) says nothing and is left
-out. Erased pairs are left out. Within a pair judgements are ordered by their digests, so that nothing depends on when
-or where they came in.
+A judgement is in force while no other supersedes it; one that was undone (reason `undo`) says nothing and is left out. Erased
+pairs are left out. Whoever took their consent back consents to nothing, in every judgement of theirs. Within a pair judgements
+are ordered by their digests, so that nothing depends on when or where they came in.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, exists, or_, select
 
 from rlhf.feedback.consent import from_column
-from rlhf.records import Judgement, Message, Pair
+from rlhf.people import withdrawn
+from rlhf.records import PAGE_SOURCE, Judgement, Message, Pair
 from rlhf.store.tables import judgements, pair_sources, pairs
 
 UNDO = "undo"
@@ -29,16 +30,17 @@ def current_judgements(
     """(id, judgement) of those in force, by pair id; restricted to pairs or sources where given. Streams; nothing is
     kept.
     """
+    gone = withdrawn(connection)
     query = select(judgements).where(in_force()).order_by(judgements.c.pair_id, judgements.c.digest, judgements.c.id)
     if sources:
         query = query.where(judgements.c.source.in_(sources))
     if pair_ids is None:
         for row in connection.execute(query.execution_options(yield_per=1000)):
-            yield row.id, judgement_from(row)
+            yield row.id, judgement_from(row, gone)
         return
     for start in range(0, len(pair_ids), _CHUNK):
         for row in connection.execute(query.where(judgements.c.pair_id.in_(pair_ids[start : start + _CHUNK]))):
-            yield row.id, judgement_from(row)
+            yield row.id, judgement_from(row, gone)
 
 
 def read_pairs(
@@ -81,8 +83,9 @@ def in_force() -> Any:
     )
 
 
-def judgement_from(row: Row[Any]) -> Judgement:
-    """A row of `judgements` as the record."""
+def judgement_from(row: Row[Any], gone: Collection[str] = ()) -> Judgement:
+    """A row of `judgements` as the record. gone: accounts that took their consent back."""
+    is_withdrawn = row.source == PAGE_SOURCE and row.labeler in gone
     return Judgement(
         pair_id=row.pair_id,
         choice=row.choice,
@@ -95,7 +98,7 @@ def judgement_from(row: Row[Any]) -> Judgement:
         note=row.note,
         reason=row.reason,
         guideline=row.guideline,
-        consent=from_column(row.consent),
+        consent=() if is_withdrawn else from_column(row.consent),
         acquisition_p=row.acquisition_p,
         cohort=row.cohort,
         submitted_at=row.submitted_at,

@@ -20,11 +20,12 @@ from sqlalchemy import ColumnElement, Connection, FromClause, Integer, Select, a
 
 from rlhf.feedback.reading import UNDO
 from rlhf.ids import now
+from rlhf.records import PAGE_SOURCE
 from rlhf.store import Workspace
 from rlhf.store.database import Database
 from rlhf.store.tables import judgements, pairs
 
-SOURCE = "web"
+SOURCE = PAGE_SOURCE
 _EXACT_UP_TO = 10_000  # pairs; above it a count may be some seconds old, since counting takes longer than drawing
 _STALE_S = 10.0
 _COSTLY = 50  # and at least so many times as old as it takes to count: counting stays under 2 % of the time
@@ -135,7 +136,7 @@ def progress_in(connection: Connection, database: Database, labeler: str, overla
 
 
 @cache
-def _of_labeler() -> Select[tuple[int, int, int, int]]:
+def _of_labeler() -> Select[int, int, int, int]:
     mine = judgements.alias()
     answered = mine.c.choice != "skip"
     today = mine.c.created_at >= bindparam("midnight")
@@ -197,7 +198,7 @@ def _covered(connection: Connection, database: Database, overlap: int) -> int:
 
 
 @cache
-def _enough_answers() -> Select[tuple[int]]:
+def _enough_answers() -> Select[int]:
     judged = judgements.alias()
     enough = (
         select(judged.c.pair_id)

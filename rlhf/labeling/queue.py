@@ -121,7 +121,7 @@ def _open_pairs(
 
 
 @cache
-def _open_query(inside: Inside) -> Select[tuple[str, int]]:
+def _open_query(inside: Inside) -> Select[str, int]:
     """Built once: building it takes longer than running it."""
     labeler = bindparam("labeler", type_=String)
     held = leases.alias()

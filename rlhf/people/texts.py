@@ -34,11 +34,12 @@ _GUIDELINE = """Read the conversation, then both replies. Choose the one that yo
 - Where you can't tell (not your language, not your field, something is broken), skip and say why.
 
 Which reply stands first is drawn by chance. Judge what is written, not how long it is."""
-_CONSENT = """Your answers are used to train and to measure language models. They are kept under a pseudonym, with the time
-that each took and the notes that you write. No e-mail, name or address of yours is kept here.
-
-You may take this back at any time: your answers are then left out of everything that is made from that moment on. Models that
-were trained before can't unlearn by themselves; they are listed, and can be trained again without you."""
+_CONSENT = (
+    "Your answers are used to train and to measure language models. They are kept under a pseudonym, with the time that each took "
+    "and the notes that you write. No e-mail, name or address of yours is kept here.\n\n"
+    "You may take this back at any time: your answers are then left out of everything that is made from that moment on. Models "
+    "that were trained before can't unlearn by themselves; they are listed, and can be trained again without you."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,7 +149,7 @@ def agree_in(write: Write, name: str, guideline: str, consent: str) -> Agreement
     """Note that a person agreed to the two texts, named by digest. Raises Conflict where one of them isn't the latest."""
     shown = {"guideline": guideline, "consent": consent}
     for kind in ("guideline", "consent"):
-        if current(write.connection, kind).digest != shown[kind]:  # type: ignore[arg-type]
+        if current(write.connection, kind).digest != shown[kind]:
             raise Conflict(f"the {kind} has changed since you read it", fix="read the new one, then agree")
     _append(write, name, "agree", guideline, consent)
     agreed = agreement_of(write.connection, name)
@@ -182,7 +183,7 @@ def agreement_of(connection: Connection, name: str) -> Agreement | None:
     ).first()
     if row is None:
         return None
-    latest = {kind: current(connection, kind).digest for kind in ("guideline", "consent")}  # type: ignore[arg-type]
+    latest = {kind: current(connection, kind).digest for kind in ("guideline", "consent")}
     is_current = (row.guideline, row.consent) == (latest["guideline"], latest["consent"])
     scopes = tuple(filter(None, row.scopes.split(",")))
     return Agreement(name, row.guideline, row.consent, scopes, row.at, row.action == "withdraw", is_current)

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlhf.errors import Damaged
 from rlhf.ids import merkle_root
 from rlhf.measures.votes import majority
-from rlhf.records import SnapshotRow
+from rlhf.people import withdrawn
+from rlhf.records import PAGE_SOURCE, SnapshotRow
 from rlhf.snapshots.names import SnapshotEntry, find
 from rlhf.snapshots.rows import SPLITS, Split, read_columns, read_rows
 from rlhf.store import Workspace
@@ -30,7 +31,11 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """A checked snapshot. `path`: its folder on this disk. `splits`: pairs on each side. `rule`: how it was cut."""
+    """A checked snapshot. `path`: its folder on this disk. `splits`: pairs on each side. `rule`: how it was cut.
+
+    `withdrawn`: accounts that have taken their consent back: what they judged stays in the frozen file and in the digest, and is
+    read by nobody.
+    """
 
     name: str
     number: int
@@ -39,6 +44,7 @@ class Snapshot:
     n_pairs: int
     splits: Mapping[str, int]
     path: Path
+    withdrawn: frozenset[str] = frozenset()
 
     @property
     def ref(self) -> str:
@@ -60,11 +66,21 @@ class Snapshot:
         return sorted(self.path.glob("rows-*.parquet"))
 
     def rows(self, split: Split | None = None) -> Iterator[SnapshotRow]:
-        """The rows in order of pair id, of one side or both; streamed. Raises Damaged where a text and its digest
-        differ."""
+        """The rows in order of pair id, of one side or both; streamed. Raises Damaged where a text and its digest differ.
+
+        Without the judgements of who took their consent back; a row that has no other is passed over.
+        """
         if split is not None and split not in SPLITS:
             raise ValueError(f"split = {split!r}; wanted 'train', 'test' or None")
-        return read_rows(self.shards, split)
+        return self._readable(read_rows(self.shards, split))
+
+    def _readable(self, rows: Iterable[SnapshotRow]) -> Iterator[SnapshotRow]:
+        for row in rows:
+            kept = tuple(j for j in row.judgements if j.source != PAGE_SOURCE or j.labeler not in self.withdrawn)
+            if len(kept) == len(row.judgements):
+                yield row
+            elif kept:
+                yield replace(row, judgements=kept)
 
     def dataset(self, split: Split | None = None) -> Dataset:
         """TRL preference rows by majority: `prompt`, `chosen` and `rejected` as lists of messages, and `pair_id`.
@@ -98,7 +114,8 @@ def open_snapshot(workspace: Workspace, ref: str) -> Snapshot:
     with workspace.read() as connection:
         entry = find(connection, ref)
         folder = workspace.artifacts.open(connection, entry.path)
-    snapshot = Snapshot(entry.name, entry.number, entry.digest, entry.rule, entry.n_pairs, entry.splits, folder)
+        gone = frozenset(withdrawn(connection))
+    snapshot = Snapshot(entry.name, entry.number, entry.digest, entry.rule, entry.n_pairs, entry.splits, folder, gone)
     _check_rows(snapshot, entry)
     return snapshot
 

@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   const $ = (id) => document.getElementById(id);
-  const SCOPES = { train: "train models", evaluate: "measure models", publish: "be published" };
+  const SCOPES = { train: "to train models", evaluate: "to measure models", publish: "in what is published" };
   const code = new URLSearchParams(location.hash.slice(1)).get("code") || "";
   history.replaceState(null, "", location.pathname); // no code stays in the address bar or the history
   let texts = null;
@@ -20,7 +20,7 @@
       $("as-role").textContent = ` as ${answer.roles.join(" and ")}`;
       $("guideline").textContent = answer.guideline.body;
       $("consent").textContent = answer.consent.body;
-      $("scopes").textContent = `Your answers may ${answer.consent.scopes.map((scope) => SCOPES[scope] || scope).join(", ")}.`;
+      $("scopes").textContent = `Your answers may be used ${answer.consent.scopes.map((scope) => SCOPES[scope] || scope).join(" and ")}.`;
       $("asked").hidden = true;
       $("accept").hidden = false;
       $("agreed").focus();
