@@ -193,6 +193,7 @@ def row_of(held: Held, first: Held | None) -> dict[str, Any]:
         "accuracy_interval": [round(share.low, 4), round(share.high, 4)],
         "log_loss": round(float(losses.mean()), 4),
         "calibrated": round(float(ranking.log_losses(cooled).mean()), 4),
+        "calibration": {"before": trusted(held, held.margins_N), "after": trusted(held, cooled)},
         "train_seconds": round(held.seconds),
         "pairs_per_s": round(held.pairs_per_s, 2),
     }
@@ -204,6 +205,20 @@ def row_of(held: Held, first: Held | None) -> dict[str, Any]:
             off = intervals.bootstrap(ours - theirs, groups_N=held.groups)
             row[f"{key}_over_first"] = [round(value, 4) for value in (float((ours - theirs).mean()), off.low, off.high)]
     return row
+
+
+def trusted(held: Held, margins_N: np.ndarray) -> dict[str, float]:
+    """ECE with its interval, what a perfect scorer has, and the calibration test."""
+    from rlhf.reward.trust import Votes, figures
+
+    a_first = np.random.default_rng(0).random(len(margins_N)) < 0.5  # which reply is called a says nothing
+    margins = np.where(a_first, margins_N, -margins_N)
+    found = figures(Votes(margins, a_first.astype(float), np.array(held.groups)), margins)
+    said = {key: found[key] for key in ("ece", "ece_low", "ece_high", "calibration_p")}
+    return {
+        key: round(float(value), 4)
+        for key, value in {**said, "ece_if_perfect": found["ece_if_perfect"]["mean"]}.items()
+    }
 
 
 def line_of(name: str, row: Mapping[str, Any]) -> str:

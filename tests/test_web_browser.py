@@ -99,6 +99,37 @@ def test_texts_are_shown_as_text(page: Any) -> None:
     assert page.locator("#task script, #task img, #task svg").count() == 0
 
 
+def test_strength_is_said_before_the_choice_and_is_of_that_pair_alone(page: Any, workspace: Workspace) -> None:
+    page.wait_for_timeout(300)
+    page.keyboard.press("m")
+    assert page.get_attribute("[data-strength='3']", "aria-pressed") == "true"
+    press(page, "1", "Saved")
+    assert page.get_attribute("[data-strength='3']", "aria-pressed") == "false"
+    page.keyboard.press("l")
+    press(page, "t", "Tie")
+    page.keyboard.press("l")
+    page.keyboard.press("l")
+    press(page, "2", "Saved")
+    assert [row.strength for row in kept(workspace)] == [3, None, None], (
+        "a tie has none, and the same key again takes it back"
+    )
+
+
+def test_guidelines_open_by_key_and_consent_is_taken_back_and_given_there(page: Any, workspace: Workspace) -> None:
+    press(page, "1", "Saved")
+    page.keyboard.press("g")
+    page.wait_for_selector("#guide-box[open]")
+    assert "rather have got" in page.inner_text("#guide-text") and "pseudonym" in page.inner_text("#guide-consent")
+    page.click("#withdraw")
+    page.wait_for_selector("#wanted:not([hidden])")
+    assert "You took your consent back" in page.inner_text("#wanted") and page.locator("#actions").is_hidden()
+    page.keyboard.press("1")
+    page.click("#agree")
+    page.wait_for_selector("#task:not([hidden])")
+    press(page, "2", "Saved")
+    assert len(kept(workspace)) == 2
+
+
 def test_undo_brings_the_same_pair_back(page: Any, workspace: Workspace) -> None:
     before = page.inner_text("#task")
     press(page, "1", "Saved")

@@ -76,7 +76,7 @@ def add_in(write: Write, name: str, roles: Iterable[str]) -> Account:
 def disable(workspace: Workspace, name: str) -> Account:
     """Shut a person out: every token, session and invitation of theirs opens nothing from now on. What they did stays.
 
-    Raises NotFound, Conflict where they are shut out already or are the last who may let people in.
+    Raises NotFound, Conflict where they are shut out already.
     """
     with workspace.write() as write:
         account = of(write.connection, name)

@@ -15,6 +15,7 @@
 
   const BEAT_MS = 300000;
   let task = null;
+  let strength = null; // 1 slightly, 3 much
   let texts = null; // guideline, consent, and what was agreed to
   let busy = false;
   let shownAt = 0; // when this pair came up, for SETTLE_MS
@@ -155,13 +156,24 @@
 
   function choose(answer, reason = null) {
     if (busy || !task || performance.now() - shownAt < SETTLE_MS) return;
-    const pending = { lease: task.lease, answer, seconds: looked_s(), note: $("note").value.trim() || null, reason };
+    const isChoice = answer === "left" || answer === "right";
+    const pending = { lease: task.lease, answer, seconds: looked_s(), strength: isChoice ? strength : null, note: $("note").value.trim() || null, reason };
     store.set("pending", pending);
     $("left-card").classList.toggle("chosen", answer === "left");
     $("right-card").classList.toggle("chosen", answer === "right");
     closeSkip();
     say("Saving…");
     deliver(pending);
+  }
+
+  /** How much better the reply is that is chosen next; the same again takes it back. */
+  function setStrength(value) {
+    if (!busy && task) markStrength(strength === value ? null : value);
+  }
+
+  function markStrength(value) {
+    strength = value;
+    for (const button of document.querySelectorAll("[data-strength]")) button.setAttribute("aria-pressed", String(Number(button.dataset.strength) === strength));
   }
 
   async function undo() {
@@ -223,7 +235,7 @@
     if (typing || event.repeat) return; // a key held down judges once
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     const deed = Object.hasOwn(KEYS, key) ? () => choose(KEYS[key])
-      : { s: openSkip, u: undo, n: writeNote, g: showGuide, "?": () => $("help-box").showModal() }[key];
+      : { s: openSkip, u: undo, n: writeNote, g: showGuide, l: () => setStrength(1), m: () => setStrength(3), "?": () => $("help-box").showModal() }[key];
     if (!deed) return;
     event.preventDefault();
     deed();
@@ -250,6 +262,7 @@
     openNote($("note").value !== "");
     only("task");
     if (isNew) {
+      markStrength(null);
       window.scrollTo(0, 0);
       $("main").focus({ preventScroll: true });
       shownAt = performance.now();
@@ -323,6 +336,7 @@
   $("note-toggle").addEventListener("click", () => ($("note-box").hidden ? writeNote() : openNote(false)));
   $("note").addEventListener("input", () => { if (task) store.set(`note ${task.lease}`, $("note").value); markNote(); });
   $("undo").addEventListener("click", undo);
+  for (const button of document.querySelectorAll("[data-strength]")) button.addEventListener("click", () => setStrength(Number(button.dataset.strength)));
   $("guide").addEventListener("click", showGuide);
   $("agree").addEventListener("click", agree);
   $("withdraw").addEventListener("click", withdraw);
