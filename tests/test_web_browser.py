@@ -130,6 +130,19 @@ def test_guidelines_open_by_key_and_consent_is_taken_back_and_given_there(page: 
     assert len(kept(workspace)) == 2
 
 
+def test_markdown_is_built_of_words_and_scrolls_in_itself(page: Any, workspace: Workspace) -> None:
+    code = "```python\n" + "x = 1  # " + "wide " * 80 + "\n```"
+    add_pair(workspace, "Show **me**, please", f"1. one\n2. two\n\n{code}", "| a | b |\n|---|---|\n| 1 | 2 |")
+    for _ in range(5):
+        if "please" in page.inner_text("#prompt"):
+            break
+        press(page, "t", "Tie")
+    assert page.inner_text("#prompt strong") == "me" and page.locator("#task pre code, #task td").count() == 3
+    assert page.locator("#task ol > li").all_inner_texts()[-2:] == ["one", "two"]
+    page.set_viewport_size({"width": 390, "height": 844})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
 def test_undo_brings_the_same_pair_back(page: Any, workspace: Workspace) -> None:
     before = page.inner_text("#task")
     press(page, "1", "Saved")

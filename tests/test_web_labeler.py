@@ -98,7 +98,7 @@ def test_page_and_api_stay_blind(workspace: Workspace) -> None:
     other = client_of(workspace, "bob")
     client = client_of(workspace)
     task = client.get("/api/task").json()["task"]
-    assert task.keys() == {"lease", "prompt", "left", "right", "expires_at"}
+    assert task.keys() == {"lease", "prompt", "left", "right", "expires_at", "nodes"}
     said = client.get("/").text + client.get("/api/task").text + other.get("/api/task").text
     for secret in ("secret-source", "gold", pair.id[:12], "shown", "acquisition", "reply_a", '"ab"', '"ba"', "bob"):
         assert secret not in said, secret

@@ -1,7 +1,8 @@
 """The labeler's page and its API.
 
     GET  /               the page
-    GET  /api/task       {"task": {lease, prompt, left, right, expires_at} or null, "progress": {...}}
+    GET  /api/task       {"task": {lease, prompt, left, right, expires_at, nodes} or null, "progress": {...}}; nodes: the same
+                         texts read as Markdown (`markdown.py`), null where one is to be shown as it is
     POST /api/judgements {lease, answer, seconds, strength, note, reason} → {"judgement", "progress"}; with next=true "task" too:
                          the next pair comes with the acknowledgement of this one
     POST /api/undo       {} → {"task", "progress"}
@@ -30,6 +31,7 @@ from rlhf import labeling, people
 from rlhf.errors import RlhfError
 from rlhf.people import Actor
 from rlhf.store import Workspace
+from rlhf.web.markdown import nodes_of
 from rlhf.web.pages import render
 
 # NUL can't be stored by every database; a lone surrogate is refused by pydantic itself.
@@ -117,7 +119,7 @@ def routes(workspace: Workspace, overlap: int) -> APIRouter:
         labeler = _labeler(request)
         _agreement(workspace, labeler)
         given = labeling.undo(workspace, labeler, overlap=overlap)
-        return {"task": given.as_json(), "progress": given.progress.as_json()}
+        return {"task": _shown(given), "progress": given.progress.as_json()}
 
     @router.get("/api/progress")
     def progress(request: Request) -> dict[str, Any]:
@@ -127,7 +129,7 @@ def routes(workspace: Workspace, overlap: int) -> APIRouter:
     def _next(labeler: str) -> dict[str, Any]:
         given = labeling.next_task(workspace, labeler, overlap=overlap)
         progress = given.progress if given else labeling.progress(workspace, labeler, overlap=overlap)
-        return {"task": given.as_json() if given else None, "progress": progress.as_json()}
+        return {"task": _shown(given) if given else None, "progress": progress.as_json()}
 
     @router.post("/api/heartbeat")
     def heartbeat(request: Request, body: Beat) -> dict[str, Any]:
@@ -152,6 +154,15 @@ def routes(workspace: Workspace, overlap: int) -> APIRouter:
         return {"agreement": people.withdraw(workspace.as_actor(labeler), labeler).as_json()}
 
     return router
+
+
+def _shown(task: labeling.Task) -> dict[str, Any]:
+    nodes = {
+        "prompt": [nodes_of(turn.content) for turn in task.prompt],
+        "left": nodes_of(task.left),
+        "right": nodes_of(task.right),
+    }
+    return {**task.as_json(), "nodes": nodes}
 
 
 def _agreement(workspace: Workspace, labeler: str) -> people.Agreement:

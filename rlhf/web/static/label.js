@@ -1,13 +1,15 @@
 // The labeler's page: one pair, one key, one acknowledged answer.
 //
 // An answer is first written to localStorage under its lease, then sent until the server says that it is durable; only then
-// the page says "Saved" and fetches the next pair. Texts of pairs are set as text, never as HTML.
+// the page says "Saved" and shows the next pair. Texts of pairs are set as text, never as HTML; where the server read one as Markdown,
+// it is built from elements of TAGS that hold text.
 "use strict";
 (() => {
   const $ = (id) => document.getElementById(id);
   const labeler = document.querySelector("[data-labeler]").dataset.labeler;
   const KEYS = { 1: "left", ArrowLeft: "left", 2: "right", ArrowRight: "right", t: "tie", b: "both_bad" };
   const SAID = { left: "Reply 1", right: "Reply 2", tie: "Tie", both_bad: "Both bad", skip: "Skipped" };
+  const TAGS = new Set(["p", "br", "em", "strong", "s", "code", "pre", "blockquote", "ul", "ol", "li", "hr", "h4", "table", "thead", "tbody", "tr", "th", "td"]);
   const ROLES = { system: "System", user: "User", assistant: "Assistant", tool: "Tool" };
   const TIMEOUT_MS = 15000;
   const LONGEST_WAIT_S = 30;
@@ -253,10 +255,10 @@
     const isNew = !task || task.lease !== given.lease;
     task = given;
     const last = given.prompt.length - 1;
-    $("prompt").replaceChildren(...given.prompt.map((turn, i) => turnOf(turn, i === last)));
+    $("prompt").replaceChildren(...given.prompt.map((turn, i) => turnOf(turn, given.nodes.prompt[i], i === last)));
     $("prompt-title").parentElement.hidden = last < 0;
-    $("left-text").textContent = given.left;
-    $("right-text").textContent = given.right;
+    setText($("left-text"), given.left, given.nodes.left);
+    setText($("right-text"), given.right, given.nodes.right);
     for (const card of ["left-card", "right-card"]) $(card).classList.remove("chosen");
     $("note").value = store.get(`note ${given.lease}`) || "";
     openNote($("note").value !== "");
@@ -271,7 +273,28 @@
     }
   }
 
-  function turnOf(turn, isLast) {
+  /** nodes: the text read as Markdown, by the server; null = show it as it is. */
+  function setText(element, text, nodes) {
+    element.classList.toggle("rendered", nodes !== null);
+    element.replaceChildren();
+    if (nodes === null) element.textContent = text;
+    else grow(element, nodes);
+  }
+
+  function grow(parent, nodes) {
+    for (const node of nodes) {
+      if (typeof node === "string") { parent.append(node); continue; }
+      const [tag, inner, start] = node;
+      if (!TAGS.has(tag)) continue;
+      const element = document.createElement(tag);
+      if (Number.isInteger(start)) element.start = start;
+      if (tag === "pre" || tag === "table") element.tabIndex = 0; // what scrolls can be reached by keyboard
+      grow(element, inner);
+      parent.append(element);
+    }
+  }
+
+  function turnOf(turn, nodes, isLast) {
     const item = document.createElement("li");
     item.className = `turn ${turn.role === "user" ? "user" : "other"} ${isLast ? "last" : "earlier"}`;
     const role = document.createElement("span");
@@ -281,7 +304,7 @@
     text.className = "text";
     text.dir = "auto";
     text.lang = "";
-    text.textContent = turn.content;
+    setText(text, turn.content, nodes);
     item.append(role, text);
     return item;
   }
