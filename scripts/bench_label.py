@@ -165,7 +165,7 @@ async def labeler(port: int, token: str, votes: dict[Texts, list[str]], tally: T
 
     dice = random.Random(token)
     await asyncio.sleep(tally.pause_s * dice.random())
-    task = (await call("GET", "/api/task"))[1]["task"]
+    task = (await call("GET", "/api/tasks/next"))[1]["task"]
     n_done = 0
     while task is not None and tally.begun < tally.wanted:
         tally.begun += 1

@@ -53,7 +53,7 @@ async def until_killed(address: str, tokens: list[str], acknowledged: dict[str, 
         try:
             await client.get("/health")
             await ready.wait()  # all are connected before the first one votes
-            while (task := (await client.get("/api/task", headers=headers)).json()["task"]) is not None:
+            while (task := (await client.get("/api/tasks/next", headers=headers)).json()["task"]) is not None:
                 body = {"lease": task["lease"], "answer": dice.choice(["left", "right", "tie"])}
                 for _ in range(2):  # as a page does that didn't hear the first acknowledgement
                     answer = await client.post("/api/judgements", json=body, headers=headers)

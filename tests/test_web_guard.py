@@ -14,11 +14,11 @@ from rlhf import ids, people
 from rlhf.errors import Conflict, Forbidden
 from rlhf.store import Workspace
 from rlhf.web import create_app, serve
-from rlhf.web.guard import MAX_BODY_BYTES
+from rlhf.web.guard import MAX_BODY_BYTES, cookie_name
 from rlhf.web.limits import MAX_FAILURES
 
 OPEN = {"/login", "/invite", "/invite/accept", "/health", "/static"}
-API = ("task", "judgements", "undo", "progress", "heartbeat", "texts", "agree", "withdraw")
+API = ("tasks/next", "judgements", "undo", "progress", "heartbeat", "texts", "agree", "withdraw")
 PAGE = {"Accept": "text/html"}
 
 
@@ -55,17 +55,17 @@ def test_every_route_but_the_open_ones_refuses_a_stranger(workspace: Workspace) 
 @pytest.mark.parametrize(
     "path",
     [
-        "/api/task",
+        "/api/tasks/next",
         "/nothing",
         "/docs",
         "/openapi.json",
         "/login/",
         "/static",
         "/STATIC/page.css",
-        "//api/task",
+        "//api/tasks/next",
         "/static/..%2f..%2fapi/task",
         "/%61pi/task",
-        "/api/task%00",
+        "/api/tasks/next%00",
         "/login%2f..%2fapi/task",
         "/health/x",
     ],
@@ -101,12 +101,12 @@ def test_every_answer_has_the_headers(workspace: Workspace) -> None:
     client = client_of(workspace)
     answers = [
         client.get(path)
-        for path in ("/", "/login", "/static/label.js", "/health", "/api/task", "/nothing", "/api/nothing")
+        for path in ("/", "/login", "/static/label.js", "/health", "/api/tasks/next", "/nothing", "/api/nothing")
     ]
     answers += [
         client.get("/", headers={"Host": "evil.example"}),
-        client.post("/api/task", json={}),
-        stranger(workspace).get("/api/task"),
+        client.post("/api/tasks/next", json={}),
+        stranger(workspace).get("/api/tasks/next"),
         client.post("/api/undo", content=b"x" * (MAX_BODY_BYTES + 1)),
     ]
     for answer in answers:
@@ -145,7 +145,7 @@ def test_expired_and_revoked_tokens_end_the_session(workspace: Workspace) -> Non
     assert client.get("/api/progress").status_code == 401
     with ids.clock_at(ids.now().timestamp() - 40 * 86_400):
         old = people.issue_token(workspace, "bob")
-    assert stranger(workspace).get("/api/task", headers={"Authorization": f"Bearer {old}"}).status_code == 401
+    assert stranger(workspace).get("/api/tasks/next", headers={"Authorization": f"Bearer {old}"}).status_code == 401
 
 
 def test_logout_ends_the_session(workspace: Workspace) -> None:
@@ -188,13 +188,13 @@ def test_own_form_without_referrer_may_post(workspace: Workspace) -> None:
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "", "localhost.evil.example:8765"])
 def test_foreign_host_name_is_refused(workspace: Workspace, host: str) -> None:
-    refused = client_of(workspace).get("/api/task", headers={"Host": host})
+    refused = client_of(workspace).get("/api/tasks/next", headers={"Host": host})
     assert refused.status_code == 400 and refused.json()["error"]["code"] == "request_refused"
 
 
 @pytest.mark.parametrize("host", ["localhost:8765", "127.0.0.1", "[::1]:8765", "192.168.1.7:8765", "LOCALHOST"])
 def test_own_names_and_addresses_are_answered(workspace: Workspace, host: str) -> None:
-    assert client_of(workspace).get("/api/task", headers={"Host": host}).status_code == 200
+    assert client_of(workspace).get("/api/tasks/next", headers={"Host": host}).status_code == 200
 
 
 def test_named_host_is_answered(workspace: Workspace) -> None:
@@ -266,4 +266,44 @@ def test_wrong_words_are_slowed_down_and_right_ones_are_not(workspace: Workspace
     assert refused.status_code == 429 and refused.json()["error"]["code"] == "too_often"
     assert outside.get("/api/progress", headers={"Authorization": "Bearer wrong"}).status_code == 429
     assert outside.get("/api/progress", headers={"Authorization": f"Bearer {token}"}).status_code == 200
+    ended = {"Cookie": f"{cookie_name(workspace)}=rlhfs_{'x' * 32}"}
+    answers = [stranger(workspace, app).get("/api/progress", headers=ended).status_code for _ in range(3)]
+    assert answers == [401] * 3, "a log-in that has ended is no guess"
     assert outside.get("/health").status_code == 200 and inside.get("/api/progress").status_code == 200
+
+
+FOR_LABELERS = {
+    ("GET", "/"), ("GET", "/api/tasks/next"), ("POST", "/api/judgements"), ("POST", "/api/undo"), ("GET", "/api/progress"),
+    ("POST", "/api/heartbeat"), ("GET", "/api/texts"), ("POST", "/api/agree"), ("POST", "/api/withdraw"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("role", people.ROLES)
+def test_each_role_comes_through_its_own_doors_alone(workspace: Workspace, role: str) -> None:
+    """Every route, found by walking the router, by every role: 403 where it isn't theirs, and never where it is."""
+    people.add(workspace, role, [role])
+    app = create_app(workspace)
+    bearer = {"Authorization": f"Bearer {people.issue_token(workspace, role, people.ROLES[role])}"}
+    agreed(workspace, role)
+    client = TestClient(app, base_url=BASE, headers=bearer, follow_redirects=False)
+    may_label = "label" in people.ROLES[role]
+    walked = {(method, route.path) for route in app.routes for method in getattr(route, "methods", None) or ()}
+    doors = {(method, path) for method, path in walked if path not in OPEN and method != "HEAD"} - {("POST", "/logout")}
+    assert doors == FOR_LABELERS, "a new door needs its row here"
+    bodies = {"/api/judgements": {"lease": "x", "answer": "tie"}, "/api/heartbeat": {"lease": "x"}}
+    for method, path in sorted(doors):
+        body = {"guideline": "x", "consent": "x"} if path == "/api/agree" else bodies.get(path, {})
+        answer = client.request(method, path, json=body if method == "POST" else None)
+        assert (answer.status_code == 403) == (not may_label), (method, path, answer.status_code, answer.text)
+        assert answer.status_code < 500
+
+
+def test_what_one_may_not_see_looks_like_what_is_not_there(workspace: Workspace) -> None:
+    """Another's lease, a used one, and one that never was give one answer."""
+    add_pair(workspace, "q?", "good", "bad")
+    ada, bob = client_of(workspace), client_of(workspace, "bob")
+    lease = ada.get("/api/tasks/next").json()["task"]["lease"]
+    asked = [bob.post("/api/judgements", json={"lease": word, "answer": "tie"}) for word in (lease, "0" * 26, "x")]
+    assert {answer.status_code for answer in asked} == {404} and len({answer.text for answer in asked}) == 1
+    beats = [bob.post("/api/heartbeat", json={"lease": word}) for word in (lease, "0" * 26)]
+    assert {answer.status_code for answer in beats} == {404} and len({answer.text for answer in beats}) == 1

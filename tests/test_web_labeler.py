@@ -59,14 +59,14 @@ def choices(workspace: Workspace) -> list[str]:
 def test_task_answer_undo_and_progress(workspace: Workspace) -> None:
     add_pair(workspace, "q?", "good", "bad")
     client = client_of(workspace)
-    given = client.get("/api/task").json()
+    given = client.get("/api/tasks/next").json()
     assert given["progress"] == {"n_done_today": 0, "n_done": 0, "n_skipped": 0, "n_left": 1}
     task = given["task"]
     assert task["prompt"] == [{"role": "user", "content": "q?"}] and {task["left"], task["right"]} == {"good", "bad"}
     body = {"lease": task["lease"], "answer": "left", "seconds": 2.5, "note": " so "}
     saved = client.post("/api/judgements", json=body)
     assert saved.status_code == 200 and saved.json()["progress"]["n_left"] == 0
-    assert client.get("/api/task").json()["task"] is None
+    assert client.get("/api/tasks/next").json()["task"] is None
     assert client.get("/api/progress").json() == {"labeler": "ada", "progress": saved.json()["progress"]}
     back = client.post("/api/undo", json={}).json()["task"]
     assert (back["left"], back["right"]) == (task["left"], task["right"])
@@ -76,7 +76,7 @@ def test_task_answer_undo_and_progress(workspace: Workspace) -> None:
 def test_lost_acknowledgement_sent_again_counts_once(workspace: Workspace) -> None:
     add_pair(workspace, "q?", "good", "bad")
     client = client_of(workspace)
-    lease = client.get("/api/task").json()["task"]["lease"]
+    lease = client.get("/api/tasks/next").json()["task"]["lease"]
     body = {"lease": lease, "answer": "tie", "seconds": 1}
     first, again = (client.post("/api/judgements", json=body).json() for _ in range(2))
     assert first["judgement"] == again["judgement"]
@@ -87,7 +87,7 @@ def test_lost_acknowledgement_sent_again_counts_once(workspace: Workspace) -> No
 
 def test_lease_of_another_person_is_not_found(workspace: Workspace) -> None:
     add_pair(workspace, "q?", "good", "bad")
-    lease = client_of(workspace, "ada").get("/api/task").json()["task"]["lease"]
+    lease = client_of(workspace, "ada").get("/api/tasks/next").json()["task"]["lease"]
     refused = client_of(workspace, "bob").post("/api/judgements", json={"lease": lease, "answer": "left"})
     assert refused.status_code == 404 and choices(workspace) == []
 
@@ -97,9 +97,9 @@ def test_page_and_api_stay_blind(workspace: Workspace) -> None:
     pair = add_pair(workspace, "q?", "good", "bad", source="secret-source")
     other = client_of(workspace, "bob")
     client = client_of(workspace)
-    task = client.get("/api/task").json()["task"]
+    task = client.get("/api/tasks/next").json()["task"]
     assert task.keys() == {"lease", "prompt", "left", "right", "expires_at", "nodes"}
-    said = client.get("/").text + client.get("/api/task").text + other.get("/api/task").text
+    said = client.get("/").text + client.get("/api/tasks/next").text + other.get("/api/tasks/next").text
     for secret in ("secret-source", "gold", pair.id[:12], "shown", "acquisition", "reply_a", '"ab"', '"ba"', "bob"):
         assert secret not in said, secret
 
@@ -110,7 +110,7 @@ def test_page_and_api_stay_blind(workspace: Workspace) -> None:
 def test_texts_go_through_unchanged_and_only_as_json(workspace: Workspace, text: str) -> None:
     add_pair(workspace, text, text + " 1", text + " 2")
     client = client_of(workspace)
-    answered = client.get("/api/task")
+    answered = client.get("/api/tasks/next")
     task = answered.json()["task"]
     assert answered.headers["content-type"] == "application/json"
     assert task["prompt"][0]["content"] == text and {task["left"], task["right"]} == {text + " 1", text + " 2"}
@@ -205,7 +205,7 @@ def test_token_without_the_scope_may_not_label(workspace: Workspace) -> None:
     add_pair(workspace, "q?", "good", "bad")
     token = people.issue_token(workspace, "eve", ["evaluate"])
     client = TestClient(create_app(workspace), base_url=BASE, headers={"Authorization": f"Bearer {token}"})
-    for path in ("/", "/api/task", "/api/progress"):
+    for path in ("/", "/api/tasks/next", "/api/progress"):
         assert client.get(path).status_code == 403
     for path, body in (("/api/judgements", {"lease": "x", "answer": "left"}), ("/api/undo", {})):
         assert client.post(path, json=body).status_code == 403
@@ -216,7 +216,7 @@ def test_nobody_gets_a_pair_before_they_agreed_and_a_new_text_asks_again(workspa
     token = people.issue_token(workspace, "ada")
     client = TestClient(create_app(workspace), base_url=BASE, headers={"Authorization": f"Bearer {token}"})
     for refused in (
-        client.get("/api/task"),
+        client.get("/api/tasks/next"),
         client.post("/api/undo", json={}),
         client.post("/api/judgements", json={"lease": "x", "answer": "tie"}),
     ):
@@ -226,7 +226,7 @@ def test_nobody_gets_a_pair_before_they_agreed_and_a_new_text_asks_again(workspa
     read = {"guideline": texts["guideline"]["digest"], "consent": texts["consent"]["digest"]}
     assert client.post("/api/agree", json={**read, "consent": "0" * 64}).json()["error"]["code"] == "conflict"
     assert client.post("/api/agree", json=read).json()["agreement"]["in_force"] is True
-    lease = client.get("/api/task").json()["task"]["lease"]
+    lease = client.get("/api/tasks/next").json()["task"]["lease"]
     people.publish_text(workspace, "consent", "For measuring alone.", scopes=["evaluate"])
     answer = {"lease": lease, "answer": "left"}
     assert "have changed" in client.post("/api/judgements", json=answer).json()["error"]["message"]
@@ -241,7 +241,7 @@ def test_who_takes_consent_back_gets_no_more_pairs(workspace: Workspace) -> None
     add_pair(workspace, "q?", "good", "bad")
     client = client_of(workspace)
     assert client.post("/api/withdraw", json={}).json()["agreement"]["withdrawn"] is True
-    assert client.get("/api/task").json()["error"]["message"] == "you took your consent back"
+    assert client.get("/api/tasks/next").json()["error"]["message"] == "you took your consent back"
     assert client.post("/api/withdraw", json={}).status_code == 409
 
 
@@ -250,12 +250,12 @@ def test_a_heartbeat_keeps_a_pair_on_its_labelers_screen(workspace: Workspace) -
     start = ids.now().timestamp()
     ada, bob = client_of(workspace), client_of(workspace, "bob")
     with ids.clock_at(start):
-        task = ada.get("/api/task").json()["task"]
+        task = ada.get("/api/tasks/next").json()["task"]
     with ids.clock_at(start + 20 * 60):
         assert ada.post("/api/heartbeat", json={"lease": task["lease"]}).json()["expires_at"] > task["expires_at"]
         assert bob.post("/api/heartbeat", json={"lease": task["lease"]}).status_code == 404
     with ids.clock_at(start + 45 * 60):
-        assert bob.get("/api/task").json()["task"] is None
+        assert bob.get("/api/tasks/next").json()["task"] is None
         assert ada.post("/api/judgements", json={"lease": task["lease"], "answer": "tie"}).status_code == 200
         assert ada.post("/api/heartbeat", json={"lease": task["lease"]}).status_code == 409
 
@@ -264,11 +264,11 @@ def test_the_next_pair_comes_with_the_acknowledgement_where_it_is_asked_for(work
     for i in range(3):
         add_pair(workspace, f"q{i}?", "good", "bad")
     client = client_of(workspace)
-    task = client.get("/api/task").json()["task"]
+    task = client.get("/api/tasks/next").json()["task"]
     body = {"lease": task["lease"], "answer": "tie", "next": True}
     saved = client.post("/api/judgements", json=body).json()
     assert saved["task"]["lease"] != task["lease"] and saved["progress"]["n_done"] == 1
-    assert client.get("/api/task").json()["task"] == saved["task"]
+    assert client.get("/api/tasks/next").json()["task"] == saved["task"]
     assert client.post("/api/judgements", json=body).json() == saved, "sent again: the same answer, the same next pair"
     last = client.post("/api/judgements", json={"lease": saved["task"]["lease"], "answer": "left"}).json()
     assert last.keys() == {"judgement", "progress"}

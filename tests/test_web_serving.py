@@ -74,7 +74,7 @@ def test_acknowledged_answers_survive_kill_9(workspace: Workspace) -> None:
     with served(workspace) as (process, told):
         with httpx.Client(base_url=told["address"], headers={"Authorization": f"Bearer {token}"}) as client:
             for word in ("left", "right", "tie", "skip"):
-                lease = client.get("/api/task").json()["task"]["lease"]
+                lease = client.get("/api/tasks/next").json()["task"]["lease"]
                 saved = client.post("/api/judgements", json={"lease": lease, "answer": word}).json()
                 acknowledged.append((lease, saved["judgement"]))
         process.send_signal(signal.SIGKILL)
@@ -95,7 +95,7 @@ def test_answer_sent_again_after_a_crash_counts_once(workspace: Workspace) -> No
     for _ in range(2):
         with served(workspace) as (process, told):
             if not ids:
-                task = httpx.get(told["address"] + "/api/task", headers=headers).json()["task"]
+                task = httpx.get(told["address"] + "/api/tasks/next", headers=headers).json()["task"]
                 body = {"lease": task["lease"], "answer": "left"}
             ids.append(httpx.post(told["address"] + "/api/judgements", json=body, headers=headers).json()["judgement"])
             process.send_signal(signal.SIGKILL)

@@ -22,7 +22,7 @@ def test_who_is_invited_reads_agrees_and_is_in(workspace: Workspace) -> None:
     assert client.post("/invite/accept", data={"code": code, **read, "consent": "0" * 64}).status_code == 409
     assert people.list_accounts(workspace) == [], "an invitation that failed on the way isn't used up"
     assert client.post("/invite/accept", data={"code": code, **read}).headers["location"] == "/"
-    assert client.get("/api/task").status_code == 200
+    assert client.get("/api/tasks/next").status_code == 200
     again = visitor(workspace).post("/invite/accept", data={"code": code, **read})
     assert again.status_code == 403 and "set-cookie" not in again.headers
 

@@ -125,7 +125,7 @@ class Guard:
         try:
             request.state.actor = await run_in_threadpool(who, self.workspace, request)
         except Unauthenticated as error:
-            if isinstance(error.__cause__, Forbidden):  # a wrong word, not none
+            if isinstance(error.__cause__, Forbidden):  # a wrong token, not none, and no log-in that has ended
                 self._slow_down(request)
                 self.failures.note(_peer(request.scope))
             if request.method == "GET" and wants_page(request):
@@ -159,7 +159,7 @@ def who(workspace: Workspace, request: Request) -> people.Actor:
     try:
         return people.actor_of(workspace, token)
     except Forbidden as error:
-        raise Unauthenticated(error.message, fix=error.fix) from error
+        raise Unauthenticated(error.message, fix=error.fix) from (error if bearer else None)
 
 
 def cookie_name(workspace: Workspace) -> str:

@@ -1,7 +1,7 @@
 """The labeler's page and its API.
 
     GET  /               the page
-    GET  /api/task       {"task": {lease, prompt, left, right, expires_at, nodes} or null, "progress": {...}}; nodes: the same
+    GET  /api/tasks/next       {"task": {lease, prompt, left, right, expires_at, nodes} or null, "progress": {...}}; nodes: the same
                          texts read as Markdown (`markdown.py`), null where one is to be shown as it is
     POST /api/judgements {lease, answer, seconds, strength, note, reason} → {"judgement", "progress"}; with next=true "task" too:
                          the next pair comes with the acknowledgement of this one
@@ -85,7 +85,7 @@ def routes(workspace: Workspace, overlap: int) -> APIRouter:
         _labeler(request)
         return render(request, "label.html", {})
 
-    @router.get("/api/task")
+    @router.get("/api/tasks/next")
     def task(request: Request) -> dict[str, Any]:
         labeler = _labeler(request)
         _agreement(workspace, labeler)

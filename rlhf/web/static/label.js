@@ -53,7 +53,7 @@
 
   async function load() {
     try {
-      show(await call("GET", "/api/task"));
+      show(await call("GET", "/api/tasks/next"));
     } catch (error) {
       task = null;
       if (error.code === "agreement_wanted") { await askToAgree(error.said); return; }
