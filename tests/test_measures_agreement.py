@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.measures.agreement import krippendorff_alpha
+from rlhf.measures.agreement import alpha_with_interval, krippendorff_alpha
 
 labels = st.lists(st.lists(st.sampled_from(["a", "b", "tie", None]), max_size=5), max_size=30)
 
@@ -70,3 +70,24 @@ def test_alpha_of_the_convarg_crowd_is_near_the_published_figure(shared_data: Pa
         for row in csv.DictReader(file):
             votes[row["pair_id"]].append(row["vote"])
     assert krippendorff_alpha(votes.values()) == pytest.approx(0.267, abs=0.02)
+
+
+@given(labels)
+def test_alpha_with_its_interval_is_alpha(units: list[list[str | None]]) -> None:
+    found = alpha_with_interval(units, n_boot=20)
+    alone = krippendorff_alpha(units)
+    assert (found is None) == (alone is None)
+    if found is not None:
+        assert found[0] == pytest.approx(alone) and found[1].low <= found[1].high
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says() -> None:
+    """Two labelers who repeat each other with chance 0.6 and else toss a coin agree at alpha = 0.6."""
+    dice, held = random.Random(0), 0
+    for _ in range(60):
+        units = [("a", "b")[dice.random() < 0.5] for _ in range(150)]
+        pairs = [(u, u if dice.random() < 0.6 else dice.choice("ab")) for u in units]
+        found = alpha_with_interval(pairs, n_boot=200)
+        assert found is not None
+        held += 0.6 in found[1]
+    assert held >= 51, "95 % of 60 are 57; 51 is over three standard errors away"

@@ -80,6 +80,39 @@ def status(run: Run, overlap: Overlap = 1) -> None:
     run.result({"labelers": [c.as_json() for c in counts], "open_pairs": n_open}, f"{table}\n{n_open} pair(s) left")
 
 
+@verb(label_app, "quality")
+def quality(
+    run: Run,
+    source: Annotated[
+        str, typer.Option("--source", help="Whose labelers; web = those of the page.", metavar="S")
+    ] = "web",
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many labelers, the busiest first.")] = 30,
+) -> None:
+    """How far labelers agree, and each one's side, speed, agreement and reliability, with 95 % intervals."""
+    from rlhf import labeling
+
+    found = labeling.quality(run.workspace(), source)
+    alpha = "not defined" if found.alpha is None else _interval(found.alpha, found.alpha_interval, 3)
+    lines = [
+        f"{found.n_answers:,} answers of {len(found.labelers):,} labelers; {found.n_shared_pairs:,} pairs have two or more: "
+        f"Krippendorff's alpha {alpha}",
+        f"{'labeler':<20} {'answers':>7} {'median s':>8} {'left':>18} {'agreement':>18} {'reliability':>11}",
+    ]
+    lines += [
+        f"{one.labeler:<20} {one.n:>7} {'-' if one.median_seconds is None else one.median_seconds:>8} "
+        f"{_interval(one.left_share, one.left_interval):>18} {_interval(one.agreement, one.agreement_interval):>18} "
+        f"{'-' if one.reliability is None else f'{one.reliability:.2f}':>11}  {'; '.join(one.notes)}".rstrip()
+        for one in found.labelers[:limit]
+    ]
+    run.result(found.as_json(), "\n".join(lines))
+
+
+def _interval(value: float | None, ends: tuple[float, float] | None, digits: int = 2) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.{digits}f}" + ("" if ends is None else f" [{ends[0]:.{digits}f}, {ends[1]:.{digits}f}]")
+
+
 @verb(label_app, "guidelines")
 def guidelines(run: Run, file: TextFile = None) -> None:
     """Show the guidelines that labelers read, or publish new ones from FILE: everybody is asked to agree again."""

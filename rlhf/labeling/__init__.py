@@ -11,18 +11,22 @@ power cut.
 from rlhf.labeling.answers import ANSWERS, Answer, answer, keep, undo
 from rlhf.labeling.counts import LabelerCount, Progress, by_labeler, progress
 from rlhf.labeling.leases import Task
+from rlhf.labeling.quality import LabelerQuality, Quality, quality
 from rlhf.labeling.queue import next_task
 
 __all__ = [
     "ANSWERS",
     "Answer",
     "LabelerCount",
+    "LabelerQuality",
     "Progress",
+    "Quality",
     "Task",
     "answer",
     "by_labeler",
     "keep",
     "next_task",
     "progress",
+    "quality",
     "undo",
 ]

@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
 
+import numpy as np
+from numpy.typing import NDArray
+
+from rlhf.measures.intervals import Interval, bootstrap
+
 
 def krippendorff_alpha(units: Iterable[Sequence[Hashable | None]]) -> float | None:
     """Krippendorff's alpha for nominal labels: 1 - D_observed / D_expected, from the coincidence counts.
@@ -28,3 +33,31 @@ def krippendorff_alpha(units: Iterable[Sequence[Hashable | None]]) -> float | No
     n = totals.total()
     expected = n * n - sum(k * k for k in totals.values())
     return 1.0 - (n - 1) * (n - agreeing) / expected if expected else None
+
+
+def alpha_with_interval(
+    units: Iterable[Sequence[Hashable | None]], *, n_boot: int = 1000, seed: int = 0
+) -> tuple[float, Interval] | None:
+    """`krippendorff_alpha` and its 95 % bootstrap interval over units.
+
+    (Krippendorff 2011 draws labels instead, which takes the labels of one unit for independent.) None where alpha isn't defined; a
+    resample in which it isn't counts as 1.
+    """
+    counted = [Counter(label for label in unit if label is not None) for unit in units]
+    kept = [counts for counts in counted if counts.total() > 1]
+    kinds = sorted({kind for counts in kept for kind in counts}, key=str)
+    if len(kinds) < 2:
+        return None
+    agreeing = [sum(k * (k - 1) for k in counts.values()) / (counts.total() - 1) for counts in kept]
+    rows = np.array(
+        [[a, *(counts[kind] for kind in kinds)] for a, counts in zip(agreeing, kept, strict=True)], np.float64
+    )
+    return _alpha(rows), bootstrap(rows, _alpha, n_boot=n_boot, seed=seed)
+
+
+def _alpha(rows_UK: NDArray[np.float64]) -> float:
+    """From each unit's agreeing pairs and its labels of each kind."""
+    agreeing, totals = rows_UK[:, 0].sum(), rows_UK[:, 1:].sum(axis=0)
+    n = totals.sum()
+    expected = n * n - (totals**2).sum()
+    return float(1.0 - (n - 1) * (n - agreeing) / expected) if expected else 1.0
