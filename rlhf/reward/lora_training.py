@@ -98,9 +98,8 @@ def _model(workspace: Workspace, material: Material, state: PartialState) -> Any
     shape = rewards.LoraShape(settings.lora_r, settings.lora_alpha, settings.lora_dropout, settings.top_layers)
     model = rewards.fresh(material.base, material.place, shape, seed=settings.seed)
     if settings.head_start:
-        read = material.as_read
-        with state.main_process_first(), counting(f"reward {settings.name}: head", len(read.rows), "pair") as show:
-            found, _ = beside(workspace, read, show, at_end=True)
+        with state.main_process_first(), counting(f"reward {settings.name}: head", len(material.rows), "pair") as show:
+            found, _ = beside(workspace, material, show, at_end=True)
         rewards.head_of(model).data.copy_(found.head.at_last_token())
     return model
 

@@ -60,7 +60,8 @@ class RewardSettings(Settings):
         0.0, ge=0, description="precision of a head's prior, for each feature; 0 = chosen on opening turns left out"
     )
     head_start: bool = Field(
-        False, description="LoRA's own score head starts as the head fitted on the base's last state, not at random"
+        False,
+        description="LoRA's own score head starts as the head fitted on the base's last state of all train pairs, not at random",
     )
     baseline: bool = Field(
         True, description="a LoRA's report shows the instant head, fitted on the same pairs, beside it"
