@@ -113,14 +113,20 @@ def test_an_alias_moves_and_returns_with_names_and_seconds(rlhf: CommandLine) ->
     assert rlhf.json("alias", "rollback", "hh@champion", "--to", "hh@2", "--why", "it was good")["to"] == "hh@2"
 
 
-def test_a_version_goes_out_comes_back_is_signed_and_retired(rlhf: CommandLine, tmp_path: Path) -> None:
+def test_a_version_goes_out_comes_back_is_signed_and_retired(
+    rlhf: CommandLine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = rlhf.json("adapter", "export", "hh@1", tmp_path / "out")
     assert Path(out["folder"]).is_dir() and out["version"] == "hh@1"
     (tmp_path / "out" / "manifest.json").unlink()  # as a stranger's PEFT folder
     back = rlhf.json("adapter", "import", tmp_path / "out")
     assert back["version"] == "hh@1" and {"digest", "run", "metrics"} <= back.keys()
     (report,) = rlhf.json("report", "list")["reports"]
-    signed = rlhf.json("adapter", "sign", "hh@1", "--report", report["digest"][:12], "--as", "evaluator")
+    words = ("adapter", "sign", "hh@1", "--report", report["digest"][:12], "--as", "evaluator")
+    monkeypatch.setenv("RLHF_ACTOR", rlhf.json("adapter", "show", "hh@1")["actor"])
+    assert rlhf(*words, "--json").error["code"] == "forbidden", "who trained it doesn't sign it"
+    monkeypatch.setenv("RLHF_ACTOR", "eva")
+    signed = rlhf.json(*words)
     assert (signed["role"], signed["report_digest"]) == ("evaluator", report["digest"])
     assert rlhf.json("adapter", "retire", "hh@1")["retired_at"]
 

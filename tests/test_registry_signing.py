@@ -7,7 +7,7 @@ from pathlib import Path
 import adapter_folders as made
 import pytest
 
-from rlhf.errors import BadInput, BadUsage, Damaged, NotFound
+from rlhf.errors import BadInput, BadUsage, Damaged, Forbidden, NotFound
 from rlhf.registry import open_version, show, sign
 from rlhf.store import Workspace, audit
 
@@ -74,3 +74,12 @@ def test_a_report_on_another_version_is_not_signed_with(ready: Workspace, tmp_pa
     with pytest.raises(BadInput, match="doesn't measure hh@2: it is about hh@2"):
         sign(ready, "hh@2", "cd34" * 16, "evaluator")
     assert show(ready, "hh@2").signoffs == ()
+
+
+def test_nobody_signs_what_they_trained(workspace: Workspace, tmp_path: Path) -> None:
+    made.published(workspace, tmp_path, 0, run_id="01run")
+    made.report(workspace, REPORT)
+    with pytest.raises(Forbidden, match="tester trained hh@1, and nobody signs what they trained"):
+        sign(workspace, "hh@1", REPORT, "evaluator")
+    assert show(workspace, "hh@1").signoffs == ()
+    assert sign(workspace.as_actor("ann"), "hh@1", REPORT, "evaluator").who == "ann"

@@ -10,7 +10,7 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from rlhf.errors import BadInput, BadUsage, NotFound
+from rlhf.errors import BadInput, BadUsage, Forbidden, NotFound
 from rlhf.ids import new_id, now_text
 from rlhf.records import VersionRef
 from rlhf.registry.versions import MIN_HEX, open_version
@@ -42,7 +42,8 @@ def sign(workspace: Workspace, version: str, report: str, role: str) -> SignOff:
     nothing.
 
     Every byte of both is checked first. Raises NotFound for an unknown version or report, BadInput for a report that
-    doesn't measure the version, BadUsage for a role that is no word, Damaged where a file of either has changed.
+    doesn't measure the version, BadUsage for a role that is no word, Damaged where a file of either has changed, Forbidden for who
+    trained it: a sign-off takes four eyes.
     """
     if not ROLE.fullmatch(role):
         raise BadUsage(f"'{role}' is no role", fix="name one in up to 40 letters, for instance --as evaluator")
@@ -50,11 +51,17 @@ def sign(workspace: Workspace, version: str, report: str, role: str) -> SignOff:
         raise BadUsage(
             f"'{report}' is no report: wanted its digest, {MIN_HEX} hex digits or more", fix="see: rlhf report show"
         )
-    ref = open_version(workspace, version).ref  # both before the lock: their files may be large
+    opened = open_version(workspace, version)  # both before the lock: their files may be large
+    ref = opened.ref
     with workspace.read() as connection:
         found = _report(connection, report)
         folder = workspace.artifacts.open(connection, found.path)
     _require_measured(json.loads((folder / _REPORT_FILE).read_text("utf-8")), ref, found.digest)
+    if opened.manifest["run_id"] is not None and opened.manifest["actor"] == workspace.actor:
+        raise Forbidden(
+            f"{workspace.actor} trained {ref}, and nobody signs what they trained",
+            fix="let somebody else read the report and sign (on this machine: RLHF_ACTOR=NAME)",
+        )
     with workspace.write() as write:
         row = {"version_digest": ref.digest, "report_digest": found.digest, "role": role, "who": write.actor}
         same = select(signoffs).filter_by(**row)
