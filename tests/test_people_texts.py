@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from test_labeling_queue import add_pairs
 
-from rlhf import labeling, people, snapshots
+from rlhf import feedback, labeling, people, snapshots
 from rlhf.errors import BadInput, BadUsage, Conflict
 from rlhf.people import agree, agreement_of, current_texts, publish_text, withdraw, withdrawn
 from rlhf.store import Workspace, audit
@@ -70,7 +72,7 @@ def test_consent_is_taken_back_and_given_again_and_the_log_says_so(workspace: Wo
 
 
 def test_what_was_judged_under_a_consent_taken_back_is_in_no_new_snapshot_and_read_from_no_old_one(
-    workspace: Workspace,
+    workspace: Workspace, tmp_path: Path
 ) -> None:
     made = add_pairs(workspace, 6)
     for name in ("ada", "bob"):
@@ -89,5 +91,8 @@ def test_what_was_judged_under_a_consent_taken_back_is_in_no_new_snapshot_and_re
     after = snapshots.cut(workspace, "after", holdout=0.0)
     assert {j.labeler for row in [*again.rows(), *after.rows()] for j in row.judgements} == {"bob"}
     assert after.manifest["left_out"]["judgements_without_consent"] == 3
+    written = feedback.export(workspace, tmp_path / "out.jsonl")
+    assert written["withdrawn"] == 3 and '"ada"' not in (tmp_path / "out.jsonl").read_text("utf-8")
+    assert [one.labeler for one in labeling.quality(workspace).labelers] == ["bob"]
     agreed(workspace, "ada")
     assert snapshots.cut(workspace, "given", holdout=0.0).digest == before.digest

@@ -102,7 +102,7 @@ def revoke(
     run: Run,
     which: Annotated[str, typer.Argument(help="A person's name, or one token's or invitation's id from the list.")],
     for_good: Annotated[
-        bool, typer.Option("--for-good", help="Shut the person out, whatever they are given later.")
+        bool, typer.Option("--for-good", help="Shut the person out, until `rlhf people add` gives them roles again.")
     ] = False,
 ) -> None:
     """Shut a person's tokens, log-ins and invitations, or one of them, from the next request on."""

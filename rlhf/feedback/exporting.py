@@ -12,6 +12,7 @@ from typing import Any
 from rlhf.errors import NotFound
 from rlhf.feedback.preference_files import preference_files
 from rlhf.feedback.reading import read_pairs
+from rlhf.people import took_back, withdrawn
 from rlhf.store import Workspace
 
 _COLUMNS = ("labeler", "source", "kind", "strength", "seconds", "shown", "cohort", "submitted_at", "note", "consent")
@@ -20,13 +21,16 @@ _COLUMNS = ("labeler", "source", "kind", "strength", "seconds", "shown", "cohort
 def export(workspace: Workspace, path: str | Path, *, source: str | None = None) -> dict[str, Any]:
     """Write the judgements in force to `path` (.jsonl, .csv, also .gz; .parquet) and what is undecided beside it.
 
-    Returns counts: decided, tie, both_bad, skip, unjudged, pairs, and the two files' names. Raises BadUsage on
+    Without the answers of who took their consent back: a pair that has no other is one that nobody judged. Returns counts: decided,
+    tie, both_bad, skip, unjudged, withdrawn, pairs, and the two files' names. Raises BadUsage on
     another ending, NotFound where there is nothing to export, BadInput where the file can't be written.
     """
-    n_pairs = 0
+    n_pairs = n_withdrawn = 0
     with preference_files(path, _COLUMNS) as out, workspace.read() as connection:
-        for pair, judgements, names in read_pairs(connection, sources=(source,) if source is not None else ()):
-            n_pairs += 1
+        gone = withdrawn(connection)
+        for pair, said, names in read_pairs(connection, sources=(source,) if source is not None else ()):
+            judgements = [judgement for judgement in said if not took_back(judgement, gone)]
+            n_pairs, n_withdrawn = n_pairs + 1, n_withdrawn + len(said) - len(judgements)
             for judgement in judgements:
                 out.add(pair, judgement)
             if not judgements:
@@ -39,6 +43,7 @@ def export(workspace: Workspace, path: str | Path, *, source: str | None = None)
     counts = {
         "decided": out.n_rows["a"] + out.n_rows["b"],
         **{choice: out.n_rows[choice] for choice in ("tie", "both_bad", "skip", "unjudged")},
+        "withdrawn": n_withdrawn,
         "pairs": n_pairs,
     }
     with workspace.write() as write:  # data left the workspace: that is worth a line

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, exists, or_, select
 
 from rlhf.feedback.consent import from_column
-from rlhf.people import withdrawn
-from rlhf.records import PAGE_SOURCE, Judgement, Message, Pair
+from rlhf.people import took_back, withdrawn
+from rlhf.records import Judgement, Message, Pair
 from rlhf.store.tables import judgements, pair_sources, pairs
 
 UNDO = "undo"
@@ -85,8 +86,7 @@ def in_force() -> Any:
 
 def judgement_from(row: Row[Any], gone: Collection[str] = ()) -> Judgement:
     """A row of `judgements` as the record. gone: accounts that took their consent back."""
-    is_withdrawn = row.source == PAGE_SOURCE and row.labeler in gone
-    return Judgement(
+    judgement = Judgement(
         pair_id=row.pair_id,
         choice=row.choice,
         source=row.source,
@@ -98,12 +98,13 @@ def judgement_from(row: Row[Any], gone: Collection[str] = ()) -> Judgement:
         note=row.note,
         reason=row.reason,
         guideline=row.guideline,
-        consent=() if is_withdrawn else from_column(row.consent),
+        consent=from_column(row.consent),
         acquisition_p=row.acquisition_p,
         cohort=row.cohort,
         submitted_at=row.submitted_at,
         supersedes=row.supersedes,
     )
+    return replace(judgement, consent=()) if took_back(judgement, gone) else judgement
 
 
 def pair_from(row: Row[Any]) -> Pair:

@@ -18,6 +18,7 @@ from rlhf.measures import intervals
 from rlhf.measures.agreement import alpha_with_interval
 from rlhf.measures.intervals import Interval
 from rlhf.measures.reliability import estimate
+from rlhf.people import took_back, withdrawn
 from rlhf.records import PAGE_SOURCE, Judgement
 from rlhf.store import Workspace
 
@@ -72,10 +73,14 @@ class Quality:
 def quality(workspace: Workspace, source: str = PAGE_SOURCE, *, seed: int = 0) -> Quality:
     """Quality of a source's named human labelers. Raises NotFound where it has none."""
     with workspace.read() as connection:
+        gone = withdrawn(connection)
         said = [
             judgement
             for _, judgement in current_judgements(connection, sources=[source])
-            if judgement.labeler is not None and judgement.kind == "human" and judgement.choice != "skip"
+            if judgement.labeler is not None
+            and judgement.kind == "human"
+            and judgement.choice != "skip"
+            and not took_back(judgement, gone)
         ]
     if not said:
         raise NotFound(f"no named person has answered anything in the source '{source}'", fix="see: rlhf feedback list")

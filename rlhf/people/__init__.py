@@ -19,6 +19,7 @@ from rlhf.people.texts import (
     agreement_of,
     current_texts,
     publish_text,
+    took_back,
     withdraw,
     withdrawn,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "look",
     "publish_text",
     "revoke",
+    "took_back",
     "withdraw",
     "withdrawn",
 ]

@@ -6,7 +6,7 @@ to stands on every judgement as the guideline's digest and the consent's scopes.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, func, select
 from rlhf.errors import BadInput, BadUsage, Conflict
 from rlhf.ids import digest_of, new_id, now_text
 from rlhf.people import accounts
-from rlhf.records import CONSENT_SCOPES
+from rlhf.records import CONSENT_SCOPES, PAGE_SOURCE, Judgement
 from rlhf.store import Workspace, Write
 from rlhf.store.tables import agreements, texts
 
@@ -37,9 +37,10 @@ Which reply stands first is drawn by chance. Judge what is written, not how long
 _CONSENT = (
     "Your answers are used to train and to measure language models. They are kept under a pseudonym, with the time that each took "
     "and the notes that you write. No e-mail, name or address of yours is kept here.\n\n"
-    "You may take this back at any time: your answers are then left out of everything that is made from that moment on. Models "
-    "that were trained before can't unlearn by themselves; they are listed, and can be trained again without you."
+    "You may take this back at any time: your answers are then left out of every data set, training, measurement and export that "
+    "is made from that moment on. Models that were trained before keep what they learned, until they are trained again."
 )
+_SCOPES, _BASIS = ("evaluate", "train"), "consent"  # of that text
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +136,7 @@ def current(connection: Connection, kind: Kind) -> Text:
     row = connection.execute(select(texts).where(texts.c.kind == kind).order_by(texts.c.number.desc()).limit(1)).first()
     if row is not None:
         return Text(kind, row.number, row.digest, row.body, tuple(filter(None, row.scopes.split(","))), row.basis)
-    body, scopes, basis = (_GUIDELINE, (), "") if kind == "guideline" else (_CONSENT, ("evaluate", "train"), "consent")
+    body, scopes, basis = (_GUIDELINE, (), "") if kind == "guideline" else (_CONSENT, _SCOPES, _BASIS)
     return Text(kind, 0, _digest(kind, body, scopes, basis), body, scopes, basis)
 
 
@@ -147,11 +148,11 @@ def current_texts(workspace: Workspace) -> tuple[Text, Text]:
 
 def agree_in(write: Write, name: str, guideline: str, consent: str) -> Agreement:
     """Note that a person agreed to the two texts, named by digest. Raises Conflict where one of them isn't the latest."""
-    shown = {"guideline": guideline, "consent": consent}
-    for kind in ("guideline", "consent"):
-        if current(write.connection, kind).digest != shown[kind]:
-            raise Conflict(f"the {kind} has changed since you read it", fix="read the new one, then agree")
-    _append(write, name, "agree", guideline, consent)
+    latest = current(write.connection, "guideline"), current(write.connection, "consent")
+    for text, read in zip(latest, (guideline, consent), strict=True):
+        if text.digest != read:
+            raise Conflict(f"the {text.kind} has changed since you read it", fix="read the new one, then agree")
+    _append(write, name, "agree", guideline, consent, latest[1].scopes)
     agreed = agreement_of(write.connection, name)
     assert agreed is not None
     return agreed
@@ -170,7 +171,7 @@ def withdraw(workspace: Workspace, name: str) -> Agreement:
         before = agreement_of(write.connection, name)
         if before is None or before.is_withdrawn:
             raise Conflict(f"'{name}' has no consent to take back", fix="nothing is left to do")
-        _append(write, name, "withdraw", before.guideline, before.consent)
+        _append(write, name, "withdraw", before.guideline, before.consent, before.scopes)
         after = agreement_of(write.connection, name)
         assert after is not None
         return after
@@ -196,17 +197,19 @@ def withdrawn(connection: Connection) -> set[str]:
     return set(connection.scalars(query))
 
 
-def _append(write: Write, name: str, action: str, guideline: str, consent: str) -> None:
-    scopes = write.connection.scalar(select(texts.c.scopes).where(texts.c.kind == "consent", texts.c.digest == consent))
-    if scopes is None:  # the one that comes with rlhf
-        scopes = "evaluate,train"
+def took_back(judgement: Judgement, gone: Collection[str]) -> bool:
+    """Whether it was given under a consent that was taken back since. gone: `withdrawn`."""
+    return judgement.source == PAGE_SOURCE and judgement.labeler in gone
+
+
+def _append(write: Write, name: str, action: str, guideline: str, consent: str, scopes: Iterable[str]) -> None:
     row = {
         "id": new_id(),
         "account": name,
         "action": action,
         "guideline": guideline,
         "consent": consent,
-        "scopes": scopes,
+        "scopes": ",".join(scopes),
         "at": now_text(),
     }
     write.connection.execute(agreements.insert().values(**row))

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from rlhf.errors import Damaged
 from rlhf.ids import merkle_root
 from rlhf.measures.votes import majority
-from rlhf.people import withdrawn
-from rlhf.records import PAGE_SOURCE, SnapshotRow
+from rlhf.people import took_back, withdrawn
+from rlhf.records import SnapshotRow
 from rlhf.snapshots.names import SnapshotEntry, find
 from rlhf.snapshots.rows import SPLITS, Split, read_columns, read_rows
 from rlhf.store import Workspace
@@ -76,7 +76,7 @@ class Snapshot:
 
     def _readable(self, rows: Iterable[SnapshotRow]) -> Iterator[SnapshotRow]:
         for row in rows:
-            kept = tuple(j for j in row.judgements if j.source != PAGE_SOURCE or j.labeler not in self.withdrawn)
+            kept = tuple(j for j in row.judgements if not took_back(j, self.withdrawn))
             if len(kept) == len(row.judgements):
                 yield row
             elif kept:
