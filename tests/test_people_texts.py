@@ -91,6 +91,10 @@ def test_what_was_judged_under_a_consent_taken_back_is_in_no_new_snapshot_and_re
     after = snapshots.cut(workspace, "after", holdout=0.0)
     assert {j.labeler for row in [*again.rows(), *after.rows()] for j in row.judgements} == {"bob"}
     assert after.manifest["left_out"]["judgements_without_consent"] == 3
+    mixed = snapshots.mix(workspace, "mixed", of="before", seen=["after"], replay=1.0)
+    assert {j.labeler for row in mixed.rows() for j in row.judgements} == {"bob"}, (
+        "a mix of a frozen one is new, and whole"
+    )
     written = feedback.export(workspace, tmp_path / "out.jsonl")
     assert written["withdrawn"] == 3 and '"ada"' not in (tmp_path / "out.jsonl").read_text("utf-8")
     assert [one.labeler for one in labeling.quality(workspace).labelers] == ["bob"]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,7 @@ from rlhf.measures.votes import majority
 from rlhf.people import took_back, withdrawn
 from rlhf.records import SnapshotRow
 from rlhf.snapshots.names import SnapshotEntry, find
-from rlhf.snapshots.rows import SPLITS, Split, read_columns, read_rows
+from rlhf.snapshots.rows import SPLITS, Split, read_columns, read_rows, row_of
 from rlhf.store import Workspace
 
 if TYPE_CHECKING:
@@ -80,7 +80,7 @@ class Snapshot:
             if len(kept) == len(row.judgements):
                 yield row
             elif kept:
-                yield replace(row, judgements=kept)
+                yield row_of(row.pair, kept, row.split, row.sources)  # another row, with its own digest
 
     def dataset(self, split: Split | None = None) -> Dataset:
         """TRL preference rows by majority: `prompt`, `chosen` and `rejected` as lists of messages, and `pair_id`.
