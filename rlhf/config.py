@@ -44,7 +44,7 @@ _NEAREST = 3  # known settings that an error names for an unknown one
 _CLOSE, _FAR = 0.75, 0.6  # likeness from which several are named, and the best alone
 
 
-def load(kind: type[S], file: Path | None = None, words: Iterable[str] = (), **flags: Any) -> S:
+def load(kind: type[S], /, file: Path | None = None, words: Iterable[str] = (), **flags: Any) -> S:
     """Settings from a YAML file, then `key=value` words, then flags that are not None; later ones win.
 
     A setting of a section is `section.key=value` as a word; what the file says of the section's others is kept. Raises

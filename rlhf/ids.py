@@ -86,6 +86,12 @@ def new_id() -> str:
     return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
 
 
+def first_id_at(seconds: float) -> str:
+    """The lowest id that could be made at this time: ids of a table are cut by time with its key."""
+    number = int(seconds * 1000) << 80
+    return "".join(_CROCKFORD[(number >> shift) & 31] for shift in range(125, -1, -5))
+
+
 @contextmanager
 def clock_at(seconds: float) -> Iterator[None]:
     """Hold the clock at `seconds` since the epoch (tests)."""

@@ -26,6 +26,7 @@ from typing import Any
 from rlhf import engine, evaluation, feedback, policy, registry, reward, rounds, snapshots
 from rlhf.records import AliasMove, Kind, Message, Receipt, VersionRef
 from rlhf.registry import aliases
+from rlhf.serving import trial_of
 from rlhf.snapshots import Snapshot
 from rlhf.store import Workspace
 
@@ -132,9 +133,8 @@ def answer(
 def promote(workspace: Workspace, done: Turn | Improvement, *, why: str, alias: str = "champion") -> AliasMove:
     """Point `name@alias` at the version, with its report as the evidence. Raises Conflict where its gate isn't met."""
     version = done.trained.version
-    return aliases.move(
-        workspace, f"{version.name}@{alias}", str(version), why=why, evidence={"report": done.report.digest}
-    )
+    evidence = {"report": done.report.digest}
+    return aliases.move(workspace, f"{version.name}@{alias}", str(version), why=why, evidence=evidence, trials=trial_of)
 
 
 def round_once(workspace: Workspace, settings: rounds.LoopSettings, *, say: Say | None = None) -> rounds.Outcome:

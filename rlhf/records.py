@@ -136,7 +136,7 @@ class RejectedRow:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What became of every row of an import: accepted + duplicates + rejected = rows."""
+    """What became of every row of an import that carries a judgement: accepted + duplicates + rejected = rows."""
 
     id: str
     source: str
@@ -153,6 +153,7 @@ class Receipt:
     judgements: int = 0  # new ones; a row may carry several
     pair_errors: int = 0  # bad rows of a file that only describes pairs: in `errors`, not in `rows`
     pairs_merged: int = 0  # rows of such a file whose pair was there already: in none of the other counts
+    unjudged: int = 0  # pairs that it brought without votes and that nobody has judged at its end
     state: str = "done"  # open (cut short), done, refused
     imported_as: str | None = None  # of an open one: the later import that took the same content to its end
     units: Mapping[str, str] = field(default_factory=dict)  # file → "item" or "row" where rows are no lines
@@ -177,6 +178,7 @@ class Receipt:
             "judgements": self.judgements,
             "pair_errors": self.pair_errors,
             "pairs_merged": self.pairs_merged,
+            "unjudged": self.unjudged,
             "state": self.state,
             "imported_as": self.imported_as,
             "errors": [e.as_json() for e in self.errors],

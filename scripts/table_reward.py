@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,7 +34,7 @@ Floats = NDArray[np.float64]
 @dataclass(frozen=True)
 class Held:
     """Every pair, once, by a version that saw nothing of its opening turn. margins_N: score chosen - rejected; fold_N: the fold
-    that held it; seconds: training, over the folds; pairs_per_s: the median fold's."""
+    that held it; seconds: training, over the folds (of an ensemble the whole command); pairs_per_s: the median fold's."""
 
     ids: list[str]
     margins_N: Floats
@@ -49,7 +50,7 @@ def main() -> None:
     parser.add_argument("variants", nargs="+", metavar='NAME="settings"')
     parser.add_argument("--together", nargs="*", default=[], metavar="NAME+NAME", help="variants to average")
     parser.add_argument("--out", type=Path, required=True, help="folder that keeps what was trained")
-    parser.add_argument("--folds", type=int, default=FOLDS, help="only the first ones of 5")
+    parser.add_argument("--folds", type=int, nargs="+", default=list(range(FOLDS)), help="only these of 0 to 4")
     parser.add_argument("--base", type=Path, default=PROJECT / ".bases" / "smollm2-135m")
     parser.add_argument("--data", type=Path, default=DATA)
     words = parser.parse_args()
@@ -121,13 +122,13 @@ def said(text: str) -> list[dict[str, str]]:
 
 def held_out(workspace: Any, words: argparse.Namespace, name: str, settings: Sequence[str]) -> Held:
     """Train and score the variant fold by fold; what is done already is read."""
-    folds = [fold_of(workspace, words.out / "scores", name, settings, fold) for fold in range(words.folds)]
+    folds = [fold_of(workspace, words.out / "scores", name, settings, fold) for fold in words.folds]
     sizes = [len(fold["ids"]) for fold in folds]
     return Held(
         [pair for fold in folds for pair in fold["ids"]],
         np.array([margin for fold in folds for margin in fold["margins"]]),
         [group for fold in folds for group in fold["groups"]],
-        np.repeat(np.arange(words.folds), sizes),
+        np.repeat(np.array(words.folds), sizes),
         sum(fold["seconds"] for fold in folds),
         float(np.median([fold["pairs_per_s"] for fold in folds])),
     )
@@ -144,7 +145,9 @@ def fold_of(workspace: Any, folder: Path, name: str, words: Sequence[str], fold:
     fixed = {"name": f"{name}-{fold}", "snapshot": f"without{fold}", "base": "base"}
     plain = ("set_aside=0", "test_pairs=0", "baseline=false", "log_steps=10", "save_steps=100000", "trunk_gib=20")
     settings = config.load(reward.RewardSettings, None, (*plain, *words), **fixed)
+    began = time.monotonic()
     trained = reward.train(workspace, settings, say=lambda text: print(text, file=sys.stderr))
+    wall = time.monotonic() - began
     opened = open_reward(workspace, trained.version, choose(settings.device, settings.dtype))
     rows = list(snapshots.open_snapshot(workspace, f"only{fold}").rows("train"))
     scored = score_with(opened.model, opened.renderer, [row.pair for row in rows])
@@ -158,7 +161,8 @@ def fold_of(workspace: Any, folder: Path, name: str, words: Sequence[str], fold:
         "ids": [row.pair.id for row in rows],
         "groups": [row.pair.group for row in rows],
         "margins": margins,
-        "seconds": trained.metrics.get("train_seconds", trained.metrics.get("fit_seconds", 0.0)),
+        "seconds": trained.metrics.get("train_seconds", trained.metrics.get("fit_seconds", wall)),
+        "wall_seconds": wall,  # loading, states that were missing and publishing are in it
         "pairs_per_s": trained.metrics.get("pairs_per_s", 0.0),
         "settings": settings.model_dump(mode="json"),
     }

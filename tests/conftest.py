@@ -15,10 +15,14 @@ import pytest
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["RLHF_SQLITE_SYNC"] = "normal"  # a test survives no power cut
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers that each want every core wait for one another
 
 from command_line import CommandLine, copy_of, make_trained
+from sqlalchemy import create_engine, text
 
 from rlhf import cli
+from rlhf.ids import new_id
 from rlhf.store import Workspace
 
 PROJECT = Path(__file__).parent.parent
@@ -67,6 +71,25 @@ def postgres_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     server.cleanup()
 
 
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.postgres)])
+def either(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workspace]:
+    """A fresh workspace on SQLite, then one on a PostgreSQL database of its own."""
+    database = "rlhf.db" if request.param == "sqlite" else _new_database(request.getfixturevalue("postgres_url"))
+    made = Workspace.create(tmp_path / "either", database=database, actor="tester")
+    yield made
+    made.close()
+
+
+def _new_database(url: str) -> str:
+    name = f"d{new_id()}"
+    engine = create_engine(url.replace("postgresql://", "postgresql+psycopg://", 1), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"create database {name}"))
+    engine.dispose()
+    before, question, after = url.partition("?")
+    return f"{before.rpartition('/')[0]}/{name}{question}{after}"
+
+
 @pytest.fixture
 def rlhf(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, trained_root: Path
@@ -107,5 +130,21 @@ def policy_root(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> 
 def policies(tmp_path: Path, policy_root: Path) -> Iterator[Workspace]:
     """A copy of it, open."""
     made = Workspace.open(copy_of(policy_root, tmp_path / "policies"), actor="tester")
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
+def serving_root(tmp_path_factory: pytest.TempPathFactory, tiny_folder: Path) -> Path:
+    """A workspace with policies and a reward behind aliases, on the tiny base. Copy it; never write to it."""
+    from serving_made import write_serving_workspace
+
+    return write_serving_workspace(tmp_path_factory.mktemp("serving") / "ws", tiny_folder)
+
+
+@pytest.fixture
+def to_serve(tmp_path: Path, serving_root: Path) -> Iterator[Workspace]:
+    """A copy of it, open."""
+    made = Workspace.open(copy_of(serving_root, tmp_path / "to-serve"), actor="tester")
     yield made
     made.close()

@@ -65,8 +65,20 @@ def test_a_comparison_on_a_named_snapshot_is_on_its_test_side(rlhf: CommandLine,
     on = rlhf.json(*words, "--snapshot", "polite@2")
     assert on["prompts"]["snapshot"] == "polite@2" and rlhf.json(*words)["prompts"]["snapshot"] == "polite@1"
     both = rlhf(*words, "--snapshot", "polite@2", "--prompts", prompts_file(tmp_path), "--json")
-    assert both.status == 2 and "prompts and a snapshot" in both.error["message"]
+    assert both.status == 2 and "in two ways" in both.error["message"]
     assert rlhf(*words, "--snapshot", "nosuch", "--json").error["code"] == "not_found"
+
+
+def test_a_comparison_on_a_suite_is_on_its_prompts_and_refused_where_they_were_trained_on(
+    rlhf: CommandLine, tmp_path: Path
+) -> None:
+    words = ("compare", "demo@1", "base:tiny", "--judge", "demo", *SHORT)
+    rlhf.json("suite", "import", "tales", prompts_file(tmp_path))
+    on = rlhf.json(*words, "--suite", "tales")
+    assert on["prompts"]["snapshot"] == "suite:tales@1" and on["prompts"]["n"] == 6
+    rlhf.json("suite", "cut", "seen", "--snapshot", "polite@1", "--split", "train")
+    refused = rlhf(*words, "--suite", "seen", "--json")
+    assert refused.status == 1 and refused.value["error"]["code"] == "overlap"
 
 
 def test_people_read_a_table_with_both_sides(rlhf: CommandLine, tmp_path: Path) -> None:

@@ -26,7 +26,11 @@ from rlhf.reward.settings import RewardSettings
 from rlhf.store import Workspace
 
 PROJECT = Path(__file__).parent.parent
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/architecture.md", "docs/figures.md", "docs/hh.md")
+PAGES = (
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{name}.md" for name in ("architecture", "figures", "hh", "operating", "statistics")),
+)
 ACCELERATE = sorted((PROJECT / "configs" / "accelerate").glob("*.yaml"))
 SETTINGS = sorted((PROJECT / "configs" / "reward").glob("*.yaml"))
 README = (PROJECT / "README.md").read_text("utf-8")
@@ -127,6 +131,16 @@ def test_every_name_after_a_file_in_the_architecture_exists() -> None:
             continue
         source = (PROJECT / "rlhf" / f"{module}.py").read_text("utf-8")
         assert re.search(rf"^(?:class |def )?{name}\b", source, re.MULTILINE), f"{module}.py has no {name}"
+
+
+def test_every_metric_and_variable_named_for_operators_exists() -> None:
+    text = (PROJECT / "docs" / "operating.md").read_text("utf-8")
+    sources = "".join(file.read_text("utf-8") for file in (PROJECT / "rlhf").rglob("*.py"))
+    metrics = set(re.findall(r"`(rlhf_[a-z_]+)`", text))
+    served = "".join((PROJECT / "rlhf" / "serving" / name).read_text("utf-8") for name in ("metrics.py", "serve.py"))
+    assert metrics == set(re.findall(r'"(rlhf_[a-z_]+)"', served))
+    variables = set(re.findall(r"\bRLHF_[A-Z_]+\b", text))
+    assert variables and [name for name in variables if name not in sources] == []
 
 
 FORMATS = re.findall(r"^\| `(\w+)` \| `(\{.*\})` \|$", README, re.MULTILINE)

@@ -52,6 +52,26 @@ def test_what_is_no_causal_model_is_refused(tmp_path: Path, text: str) -> None:
         shape_of(tmp_path / "config.json")
 
 
+@pytest.mark.parametrize(
+    ("device", "more", "counted"),
+    [
+        ("cpu", {"method": "grpo"}, True),
+        ("cpu", {"method": "rloo", "rollouts": "engine"}, True),
+        ("cpu", {"method": "grpo", "rollouts": "trl"}, False),
+        ("cpu", {"method": "grpo", "quantize": "nf4"}, False),
+        ("cuda", {"method": "grpo"}, False),
+        ("cpu", {"method": "dpo"}, False),
+    ],
+)
+def test_what_the_engine_keeps_of_the_base_is_counted_where_it_draws(
+    device: str, more: dict[str, Any], counted: bool
+) -> None:
+    """Every linear map and the map onto the vocabulary once more: of Qwen2.5-7B all but its embeddings and its small rest."""
+    shape = shape_of(SEVEN_B)
+    parts = [part for part in estimate(shape, plan(device, "bfloat16", **more)).parts if "engine's order" in part.name]
+    assert [part.bytes for part in parts] == [pytest.approx(2 * 7.07e9, rel=1e-2)] * counted
+
+
 def kept_by_autograd(base: bases.Base, dtype: str, top_layers: int, rows: int, width: int) -> float:
     """Bytes of all storages that the decoder's forward saves, parameters left out."""
     model = policies.fresh(base, Placement("cpu", dtype, ""), LoraShape(4, 8, 0.0, top_layers), seed=0).train()

@@ -66,7 +66,11 @@ def test_a_head_comes_back_from_its_folder(tiny_base: Base, head: Head, tmp_path
     again = Head.read(tmp_path)
     assert again.reading == head.reading
     model, other = heads.on_base(head, tiny_base, CPU), heads.load(tmp_path, tiny_base, CPU)
-    assert scoring.score_with_doubt(model, GROUPS) == scoring.score_with_doubt(other, GROUPS)
+    for name, array in vars(head).items():
+        assert not isinstance(array, torch.Tensor) or torch.equal(array, getattr(again, name)), name
+    # Two copies of a base in memory may be multiplied in another order, by where they lie: to the last bits, no further.
+    ours, theirs = (flat(scoring.score_with_doubt(m, GROUPS)) for m in (model, other))
+    assert np.allclose(ours, theirs, rtol=0, atol=1e-6)
 
 
 def test_on_a_policys_base_a_head_scores_the_same_and_leaves_it_as_it_was(

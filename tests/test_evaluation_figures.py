@@ -12,12 +12,13 @@ import pytest
 
 from rlhf.errors import BadInput
 from rlhf.evaluation import ScoredPair, difference, figures
-from rlhf.evaluation.figures import NO_INTERVAL
+from rlhf.evaluation.estimates import NO_INTERVAL
 from rlhf.ids import chance, digest_of
 
 
 def pair(i: int, margin: float | None, **fields: Any) -> ScoredPair:
-    values: dict[str, Any] = {"group": f"g{i}", "target": 1.0, "chosen_length": 100, "rejected_length": 100, **fields}
+    values: dict[str, Any] = {"group": f"g{i}", "target": 1.0, "chosen_length": 100, "rejected_length": 100}
+    values |= {"chosen_is_a": i % 2 == 0, **fields}
     score = None if margin is None else margin / 2
     other = None if score is None else -score
     return ScoredPair(pair_id=digest_of(i), score_chosen=score, score_rejected=other, **values)

@@ -40,6 +40,7 @@ def content(scored: list[ScoredPair], **changed: Any) -> dict[str, Any]:
         "versions": {"hh@1": version},
         "differences": [],
         "snapshot": {
+            "kind": "snapshot",
             "name": "s@1",
             "digest": "f" * 64,
             "split": "test",

@@ -85,6 +85,11 @@ def test_a_refused_export_leaves_nothing_behind(workspace: Workspace, tmp_path: 
         with pytest.raises(error):
             feedback.export(workspace, path)
     assert [path.name for path in tmp_path.iterdir()] == ["ws"]
+    with pytest.raises(BadInput) as refused:
+        feedback.export(workspace, tmp_path / "no" / "x.parquet")
+    assert refused.value.message == f"{tmp_path}/no/x.parquet can't be written: No such file or directory"
+    with pytest.raises(BadUsage, match="the file to write to has no name"):
+        feedback.export(workspace, "")
 
 
 def test_pairs_are_read_in_the_order_of_ids_whatever_the_batch(workspace: Workspace) -> None:

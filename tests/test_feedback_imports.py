@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from sqlalchemy import func, select
+from typer.testing import CliRunner
 
 from rlhf import feedback
+from rlhf.cli.feedback import app
 from rlhf.errors import BadInput, BadUsage, Interrupted
 from rlhf.feedback import intake, tombstones
 from rlhf.feedback.hub import numbered
@@ -138,7 +142,7 @@ def test_rows_that_describe_a_pair_again_are_counted(workspace: Workspace, tmp_p
     assert figures(receipt) == (3, 3, 0, 0)
     assert (receipt.pairs, receipt.pairs_merged, receipt.pair_errors) == (3, 1, 1)
     assert feedback.receipts(workspace)[0].pairs_merged == 1 and receipt.as_json()["pairs_merged"] == 1
-    assert feedback.import_files(workspace, files).pairs_merged == 4
+    assert receipt.unjudged == 1 and feedback.import_files(workspace, files).pairs_merged == 4
 
 
 def test_a_json_list_has_items_and_not_lines(workspace: Workspace, tmp_path: Path) -> None:
@@ -229,6 +233,23 @@ def test_personal_data_is_counted_and_never_stored(workspace: Workspace, tmp_pat
     assert figures(again) == (2, 0, 1, 1) and again.masked == {}
 
 
+def test_every_text_of_a_row_goes_through_the_mask(workspace: Workspace, tmp_path: Path) -> None:
+    """Prompts, replies, notes, comments, what a source says about a pair, and why a row wasn't taken."""
+    pairs = [{"prompt": "I am in@prompt.org", "chosen": "a, by in@reply.org", "rejected": "b", "note": "in@note.org"}]
+    topics = [{"prompt": "q", "a": "x", "b": "y", "labeler": "u", "vote": "a", "topic": "in@details.org"}]
+    comments = [
+        {"prompt": "in@thread.org", "reply": "r in@answer.org", "user": "u1", "thumb": "up", "comment": "in@text.org"}
+    ]
+    bad = [{"prompt": "q", "a": "x", "b": "y", "labeler": "u", "vote": "in@vote.org"}]
+    masked: Counter[str] = Counter()
+    for number, rows in enumerate((pairs, topics, comments, bad)):
+        masked.update(feedback.import_files(workspace, [write(tmp_path / f"{number}.jsonl", rows)]).masked)
+    assert masked == {"email": 7}
+    raw = b"".join(file.read_bytes() for file in workspace.root.glob("rlhf.db*"))
+    assert b"<EMAIL>" in raw and re.findall(rb"in@\w+", raw) == []
+    assert feedback.receipts(workspace)[-1].masked == {"email": 3}
+
+
 @pytest.mark.parametrize("turned", [False, True])
 def test_votes_find_their_pairs_whatever_the_order_of_the_files(
     workspace: Workspace, tmp_path: Path, turned: bool
@@ -283,6 +304,10 @@ def details(workspace: Workspace) -> list[str]:
 def test_prompts_and_replies_without_votes_become_pairs_to_be_labeled(workspace: Workspace, tmp_path: Path) -> None:
     receipt = feedback.import_files(workspace, [write(tmp_path / "x.jsonl", [{"prompt": "q", "a": "x", "b": "y"}])])
     assert figures(receipt) == (0, 0, 0, 0) and receipt.pairs == 1
+    assert receipt.unjudged == receipt.as_json()["unjudged"] == feedback.receipts(workspace)[0].unjudged == 1
+    for words in (["receipts"], ["receipts", receipt.id]):
+        said = CliRunner().invoke(app, [*words, "--workspace", str(workspace.root)]).stdout
+        assert "1 pair without votes waits to be labeled" in said
 
 
 def test_an_erased_person_or_pair_is_not_taken_back(workspace: Workspace, tmp_path: Path) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from command_line import CommandLine
 from sqlalchemy import select
 
 from rlhf import feedback
@@ -103,6 +106,21 @@ def test_notes_and_new_pairs_are_masked_and_the_side_follows_its_reply(workspace
         assert (page.pair.reply_a if stored.choice == "a" else page.pair.reply_b) == f"no {number}"
 
 
+def test_the_reason_of_a_skip_is_masked_and_a_reviewer_sees_how_much_was(workspace: Workspace) -> None:
+    pair = Pair.of([Message("user", "I live at 221B Baker Street")], "mail a@b.co or c@d.org", "no")
+    vote = Judgement(pair.id, "skip", "web", "u1", reason="it names github.com/somebody", note="IBAN NO9386011117947")
+    id = feedback.judge(workspace, vote, pair=pair)
+    with workspace.read() as connection:
+        stored = connection.execute(select(judgements).where(judgements.c.id == id)).one()
+    assert (stored.reason, stored.note) == ("it names github.com/<USER>", "IBAN <IBAN>")
+    page = feedback.show_pair(workspace, stored.pair_id)
+    assert page.as_json()["masked"] == {"address": 1, "email": 2, "iban": 1, "user": 1}
+    (line,) = feedback.list_pairs(workspace)
+    assert line.as_json()["masked"] == {"address": 1, "email": 2}
+    raw = b"".join(file.read_bytes() for file in workspace.root.glob("rlhf.db*"))
+    assert not [word for word in (b"Baker", b"a@b.co", b"somebody", b"NO938") if word in raw]
+
+
 def test_an_erased_labeler_cant_judge(workspace: Workspace) -> None:
     with workspace.write() as write:
         write.connection.execute(
@@ -129,3 +147,14 @@ def test_a_judgement_is_in_the_audit_log(workspace: Workspace) -> None:
         assert [entry["actor"] for entry in audit.entries(connection, subject=id, action="feedback.judge")] == [
             "tester"
         ]
+
+
+def test_the_commands_say_how_much_was_replaced_and_never_what(rlhf: CommandLine, tmp_path: Path) -> None:
+    file = tmp_path / "x.jsonl"
+    file.write_text(json.dumps({"prompt": "I am a@b.co", "chosen": "call +1 415-555-2671", "rejected": "no"}) + "\n")
+    told = rlhf("feedback", "import", str(file)).out
+    assert "personal data replaced: 1 email, 1 phone" in told
+    id = rlhf.json("feedback", "list", "--source", "x")["pairs"][0]["id"]
+    for words in (("list", "--source", "x"), ("show", id), ("receipts",)):
+        said = rlhf("feedback", *words).out
+        assert "replaced: 1 email, 1 phone" in said and "a@b.co" not in said and "555" not in said

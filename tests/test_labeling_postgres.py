@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from test_labeling_queue import add_pairs, each_gives_three, kept
+from test_labeling_reviews import each_gets_what_it_wants
 
 from rlhf import labeling
 from rlhf.labeling import answer, next_task, undo
@@ -77,3 +78,9 @@ def test_forty_labelers_at_once_on_postgres_give_each_of_two_hundred_pairs_exact
 ) -> None:
     add_pairs(shared_workspace, 200)
     each_gives_three(shared_workspace, labelers=40, pairs=200)
+
+
+@pytest.mark.slow
+def test_forty_labelers_on_postgres_ask_no_more_opinions_than_wanted(shared_workspace: Workspace) -> None:
+    add_pairs(shared_workspace, 100)
+    each_gets_what_it_wants(shared_workspace, labelers=40, pairs=100)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import pytest
 from typer.testing import CliRunner
 
 from rlhf import people
 from rlhf.cli.people import app
+from rlhf.errors import BadUsage
 from rlhf.store import Workspace
 
 
@@ -25,6 +27,22 @@ def test_token_is_shown_once_and_listed_without_itself(workspace: Workspace) -> 
     listed = call(workspace, "list")
     assert [(t["actor"], t["state"]) for t in listed["tokens"]] == [("ada", "live")]
     assert made["token"] not in json.dumps(listed)
+
+
+def test_a_token_says_whether_its_person_is_new(workspace: Workspace) -> None:
+    words = ["token", "ada", "--workspace", str(workspace.root)]
+    assert "ada, a new person, logs in" in CliRunner().invoke(app, words).stderr
+    assert "new person" not in CliRunner().invoke(app, words).stderr
+    assert [call(workspace, "token", name)["made"] for name in ("ada", "bob")] == [False, True]
+
+
+@pytest.mark.parametrize(
+    "address", ["foo", "javascript:alert(1)", "https://", "ftp://a.b", "http://a b", "http://[", "http://a/#x"]
+)
+def test_an_invitation_leads_to_a_web_server_or_is_not_made(workspace: Workspace, address: str) -> None:
+    with pytest.raises(BadUsage, match="no address of a web server") as refused:
+        call(workspace, "invite", "--address", address)
+    assert refused.value.exit_status == 2 and people.list_invitations(workspace) == []
 
 
 def test_revoke_by_name_shows_in_the_list(workspace: Workspace) -> None:

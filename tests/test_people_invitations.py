@@ -63,11 +63,20 @@ def test_an_unknown_code_opens_nothing(workspace: Workspace, word: str) -> None:
 def test_a_name_that_is_taken_is_refused_when_made_and_when_followed(workspace: Workspace) -> None:
     code = invite(workspace, name="ada")
     people.add(workspace, "ada", ["labeler"])
-    with pytest.raises(Conflict, match="has an account"):
+    with pytest.raises(Conflict, match="called 'ada' is here already"):
         accept(workspace, code)
     assert look(workspace, code).state == "open", "nothing was used up"
-    with pytest.raises(Conflict, match="has an account"):
+    with pytest.raises(Conflict, match="called 'ada' is here already"):
         invite(workspace, name="ada")
+
+
+def test_a_name_is_invited_once_until_its_link_is_shut(workspace: Workspace) -> None:
+    invite(workspace, name="lena")
+    with pytest.raises(Conflict, match="open already") as refused:
+        invite(workspace, name="lena")
+    assert "rlhf people revoke lena" in refused.value.fix
+    people.revoke(workspace, "lena")
+    assert accept(workspace, invite(workspace, name="lena")).name == "lena"
 
 
 def test_what_can_not_be_is_refused(workspace: Workspace) -> None:

@@ -92,6 +92,7 @@ def test_everything_else_is_content() -> None:
         "schedule": "cosine",
         "dtype": "bfloat16",
         "quantize": "nf4",
+        "rollouts": "trl",
         "beta": 0.2,
     }
     plain = settings().content()

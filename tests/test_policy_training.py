@@ -26,6 +26,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "dpo on human pairs": {"method": "dpo", "pairs": "human"},
     "dpo on sampled pairs": {"method": "dpo", "samples": 3},
     "grpo": {"method": "grpo", "beta": 0.0},
+    "grpo by trl's generation": {"method": "grpo", "rollouts": "trl"},
     "rloo": {"method": "rloo", "from_version": "start@1"},
 }
 

@@ -72,6 +72,16 @@ def test_repeated_rollbacks_walk_further_back_and_end_at_the_first(five: Workspa
     assert _now(five) == "hh@1"
 
 
+def test_where_a_rollback_would_go_is_where_it_goes(five: Workspace) -> None:
+    for number in (1, 2, 3):
+        aliases.move(five, "hh@champion", f"hh@{number}", why="up")
+    while (before := aliases.one_back(five, "hh@champion")) is not None:
+        assert aliases.roll_back(five, "hh@champion", why="worse").to_digest == before.to_digest
+    assert _now(five) == "hh@1"
+    with pytest.raises(NotFound):
+        aliases.one_back(five, "hh@nobody")
+
+
 def test_what_was_rolled_back_from_is_not_returned_to(five: Workspace) -> None:
     for number in (1, 2):
         aliases.move(five, "hh@champion", f"hh@{number}", why="up")

@@ -214,3 +214,88 @@ def test_gate_words_that_make_no_sense_are_refused(
         gates.set_gate(two, "hh@champion", GateRules(signoffs=("evaluator",)), "x")
     seen, answer = call("alias", "gate", "hh@champion", *words)
     assert seen == status and answer["error"]["fix"]
+
+
+CLASSES = """
+classes:
+  low: {report: evaluation, against: any, rules: [accuracy_low >= 0.6 of 50], review_days: 90}
+  high: {extends: low, rules: [fairness.worst_gap <= 0.05], signoffs: [evaluator]}
+"""
+
+
+def test_an_alias_is_given_a_class_and_checked_without_moving(
+    two: Workspace, call: Call, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "classes.yaml"
+    file.write_text(CLASSES)
+    assert list(call("gate", "classes", str(file))[1]["classes"]) == ["low", "high"]
+    gate = ("alias", "gate", "hh@champion", "--rules", str(file), "--why", "everybody is served")
+    assert call(*gate)[1]["error"]["fix"] == "say which with --class"
+    made.report(two, "0abc" * 16, {"hh@2": {"accuracy_low": 0.1}})
+    assert call(*gate, "--class", "high")[1]["gate"]["rules"]["risk_class"] == "high"
+    assert [one["alias"] for one in call("gate", "list")[1]["gates"]] == ["hh@champion"]
+    made.report(two, "ab12" * 16, {"hh@1": {"accuracy_low": 0.64, "n": 80, "fairness": {"worst_gap": 0.2}}})
+    status, verdict = call("gate", "check", "hh@champion", "hh@1")
+    assert status == 1 and not verdict["passed"]
+    assert [(rule["rule"], rule["met"], rule.get("value"), rule.get("n")) for rule in verdict["rules"]] == [
+        ("accuracy_low >= 0.6 of 50", True, 0.64, 80),
+        ("fairness.worst_gap <= 0.05", False, 0.2, 80),
+        ("signed by evaluator", False, None, None),
+    ]
+    assert call("alias", "list")[1]["aliases"] == []
+    assert call("gate", "check", "hh@champion", "hh@1", "--report", "ab12" * 3)[1]["rules"] == verdict["rules"]
+    assert call("gate", "check", "hh@champion", "hh@1", "--report", "0abc" * 3)[1]["error"]["code"] == "bad_input"
+    assert call("alias", "gate", "hh@champion", "--class", "low")[0] == 2
+
+
+def test_a_figure_that_is_still_to_come_is_remarked(two: Workspace, tmp_path: Path) -> None:
+    file = tmp_path / "classes.yaml"
+    file.write_text(CLASSES)
+    made.report(two, "0abc" * 16, {"hh@2": {"accuracy_low": 0.1}})
+    said = rlhf_in(two, "alias", "gate", "hh@champion", "--rules", str(file), "--class", "high", "--why", "x")
+    assert said.returncode == 0, said.stderr
+    assert "remark: no evaluation report has fairness.worst_gap yet" in said.stderr
+    assert "gate 1 of class high" in said.stdout and "  fairness.worst_gap <= 0.05" in said.stdout
+
+
+def test_decisions_are_listed_shown_and_taken_back(two: Workspace, call: Call) -> None:
+    for version in ("hh@1", "hh@2"):
+        assert call("alias", "set", "hh@champion", version, "--why", f"to {version}")[0] == 0
+    listed = call("decisions", "list")[1]["decisions"]
+    assert [(one["decision"], one["from"], one["to"], one["why"]) for one in listed] == [
+        (1, None, "hh@1", "to hh@1"),
+        (2, "hh@1", "hh@2", "to hh@2"),
+    ]
+    assert call("decisions", "review", "--notes", "fine", "--seen", "1")[1]["error"]["code"] == "conflict"
+    assert call("decisions", "review", "--notes", "fine")[1]["content"]["up_to"] == 2
+    assert call("decisions", "revoke", "2")[0] == 2, "why is wanted"
+    status, back = call("decisions", "revoke", "2", "--why", "complaints")
+    assert status == 0 and (back["decision"], back["takes_back"], back["revoked"], back["to"]) == (4, 2, 2, "hh@1")
+    assert call("alias", "history", "hh@champion")[1]["moves"][-1]["action"] == "rollback"
+    assert call("decisions", "list", "--since", "review")[1]["decisions"] == [
+        call("decisions", "list")[1]["decisions"][-1]
+    ]
+    assert call("decisions", "show", "9")[1]["error"]["fix"] == "the last is 4; see: rlhf decisions list"
+    assert call("adapter", "retire", "hh@2", "--why", "harm")[0] == 0
+    assert call("decisions", "list", "--kind", "retirement")[1]["decisions"][0]["why"] == "harm"
+
+
+def test_a_decision_reads_as_text(two: Workspace, call: Call) -> None:
+    made.report(
+        two, "ab12" * 16, {"hh@1": {"accuracy": 0.6, "n": 80}, "hh@2": {"accuracy": 0.7, "n": 80}}, simulated=True
+    )
+    for version in ("hh@1", "hh@2"):
+        call("alias", "set", "hh@champion", version, "--why", "better")
+    said = rlhf_in(two, "decisions", "show", "2")
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.startswith("decision 2 (promotion): hh@champion moves from hh@1 to hh@2")
+    assert (
+        "accuracy: 0.6 -> 0.7" in said.stdout and "simulated labelers" in said.stdout and "gate     none" in said.stdout
+    )
+    assert "   1  " in rlhf_in(two, "decisions", "list").stdout
+
+
+def rlhf_in(workspace: Workspace, *words: str) -> subprocess.CompletedProcess[str]:
+    """In a process of its own, without --json."""
+    command = [sys.executable, "-m", "rlhf.cli", *words, "--workspace", str(workspace.root)]
+    return subprocess.run(command, capture_output=True, text=True)

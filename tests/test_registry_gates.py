@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +11,12 @@ import adapter_folders as made
 import pytest
 from pydantic import ValidationError
 
-from rlhf.errors import BadInput, BadUsage, Conflict, Damaged, NotFound
+from rlhf import people
+from rlhf.errors import BadInput, BadUsage, Conflict, Damaged, Forbidden, NotFound
 from rlhf.ids import clock_at, digest_text
-from rlhf.registry import GateRules, Rule, aliases, gates, read_rules, resolve, retire, sign
+from rlhf.registry import GateRules, Rule, Trial, aliases, gates, read_rules, resolve, retire, sign
 from rlhf.store import Workspace, audit
+from rlhf.store.tables import signoffs
 
 ALIAS = "hh@champion"
 WINS = GateRules(rules=(Rule(figure="win_rate_low", above=0.5, min_n=50),))
@@ -63,9 +66,21 @@ def test_a_move_needs_its_report_and_keeps_what_was_shown(three: Workspace) -> N
         "report": report,
         "against": resolve(three, "hh@1").digest,
         "figures": [
-            {"figure": "win_rate_low", "above": 0.5, "min_n": 50, "relative": False, "value": 0.51, "n": 60},
+            {
+                "figure": "win_rate_low",
+                "above": 0.5,
+                "min_n": 50,
+                "relative": False,
+                "value": 0.51,
+                "n": 60,
+                "low": None,
+                "high": None,
+                "level": None,
+                "method": None,
+            },
         ],
         "signoffs": [],
+        "class": None,
     }
     assert aliases.history(three, ALIAS)[-1] == move
 
@@ -257,6 +272,147 @@ def test_sign_offs_count_with_the_report_that_decides(three: Workspace) -> None:
     ]
 
 
+def test_two_roles_are_signed_by_two_people(three: Workspace) -> None:
+    rules = WINS.model_copy(update={"signoffs": ("evaluator", "safety")})
+    gates.set_gate(three, ALIAS, rules, "x")
+    report = _compare(three, "hh@1", "base:tiny", 0.6)
+    for role in ("evaluator", "safety"):
+        sign(three.as_actor("ann"), "hh@1", report, role)
+    (reason,) = gates.check(three, ALIAS, "hh@1").reasons
+    assert "ann signed hh@1" in reason and "as safety and in another role; wanted different people" in reason
+    sign(three.as_actor("bob"), "hh@1", report, "evaluator")
+    verdict = gates.check(three, ALIAS, "hh@1")
+    assert verdict.passed, "bob as evaluator leaves ann for safety"
+    assert {s["role"]: s["who"] for s in verdict.evidence["signoffs"]} == {"evaluator": "bob", "safety": "ann"}
+
+
+def test_a_sign_off_of_who_trained_it_counts_for_no_gate(workspace: Workspace, tmp_path: Path) -> None:
+    """`sign` refuses it; a row that came in otherwise doesn't count."""
+    ref = made.published(workspace, tmp_path, 0, head=False, run_id="01run")
+    gates.set_gate(workspace, ALIAS, WINS.model_copy(update={"signoffs": ("evaluator",)}), "x")
+    report = _compare(workspace, "hh@1", "base:tiny", 0.6)
+    row = {
+        "id": "1",
+        "version_digest": ref.digest,
+        "report_digest": report,
+        "role": "evaluator",
+        "who": "tester",
+        "at": "t",
+    }
+    made.add_rows(workspace, signoffs, row)
+    assert gates.check(workspace, ALIAS, "hh@1").reasons == (f"no evaluator has signed hh@1 with report {report[:12]}",)
+    made.add_rows(workspace, signoffs, {**row, "id": "2", "who": "ann"})
+    assert gates.check(workspace, ALIAS, "hh@1").passed
+
+
+def test_every_thing_asked_is_told_with_its_figure_n_interval_and_method(three: Workspace) -> None:
+    rules = GateRules(
+        against="base",
+        rules=(
+            Rule(figure="win_rate_low", at_least=0.5, min_n=50),
+            Rule(figure="length.gap.abs", at_most=0.1),
+            Rule(figure="fairness.worst_gap", at_most=0.05),
+        ),
+        signoffs=("evaluator",),
+        canary="1h",
+    )
+    gates.set_gate(three, ALIAS, rules, "x")
+    measure = {"value": -0.3, "low": -0.4, "high": -0.2, "n": 60, "level": 0.95, "method": "bootstrap"}
+    figures = {"win_rate_low": 0.6, "n": 60, "length": {"gap": measure}}
+    names = {"base:tiny": made.BASE_DIGEST}
+    made.report(three, "ab12" * 16, {"hh@1": figures, "base:tiny": {}}, kind="comparison", bases=names)
+    verdict = gates.check(three, ALIAS, "hh@1")
+    wins, gap, fair, signed, canary = verdict.as_json()["rules"]
+    assert wins["met"] and (wins["value"], wins["n"]) == (0.6, 60)
+    assert (gap["met"], gap["value"], gap["low"], gap["high"], gap["method"]) == (False, 0.3, 0.2, 0.4, "bootstrap")
+    assert gap["reason"] == "length.gap.abs is 0.3, wanted at most 0.1 (report ab12ab12ab12)"
+    assert fair["value"] is None and "has no figure 'fairness.worst_gap' of hh@1" in fair["reason"]
+    assert fair["reason"].endswith("wanted fairness.worst_gap at most 0.05")
+    assert (
+        not signed["met"]
+        and canary["reason"] == "no rollout of hh@champion has had hh@1 as an arm, wanted one that runs for 1h"
+    )
+    assert len(verdict.reasons) == 4 and verdict.fix.startswith("bring a better version")
+
+
+def test_a_figure_that_no_report_gives_says_how_to_get_it(three: Workspace) -> None:
+    gates.set_gate(three, ALIAS, GateRules(against="base", rules=(Rule(figure="fairness.gap", at_most=0.05),)), "x")
+    _compare(three, "hh@1", "base:tiny", 0.9)
+    verdict = gates.check(three, ALIAS, "hh@1")
+    assert not verdict.passed
+    assert verdict.fix.startswith(
+        "bring a report that measures it (make one: rlhf compare hh@1 base:tiny --judge JUDGE)"
+    )
+    assert gates.unknown_figures(three, GateRules(rules=(Rule(figure="fairness.gap", at_most=0.05),))) == [
+        "fairness.gap"
+    ]
+
+
+def test_another_report_may_be_looked_at_and_the_newest_still_decides(three: Workspace) -> None:
+    gates.set_gate(three, ALIAS, WINS.model_copy(update={"against": "base"}), "x")
+    with clock_at(2.0e9):
+        good = _compare(three, "hh@1", "base:tiny", 0.9)
+    with clock_at(2.1e9):
+        _compare(three, "hh@1", "base:tiny", 0.1)
+    assert gates.check(three, ALIAS, "hh@1", report=good[:12]).passed
+    with pytest.raises(Conflict, match="win_rate_low is"):
+        aliases.move(three, ALIAS, "hh@1", why="the older one was better")
+    other = _compare(three, "hh@2", "base:tiny", 0.9)
+    with pytest.raises(BadInput, match=f"report {other[:12]} .* isn't what the gate reads"):
+        gates.check(three, ALIAS, "hh@1", report=other[:12])
+    with pytest.raises(NotFound):
+        gates.check(three, ALIAS, "hh@1", report="0" * 12)
+    with pytest.raises(BadUsage):
+        gates.check(three, ALIAS, "hh@1", report="xyz")
+    with pytest.raises(BadInput, match="has no gate"):
+        gates.check(three, "hh@free", "hh@1", report=good)
+
+
+TRIAL = Trial("01roll", "b", "canary", 25.0, 400, 90)
+
+
+@pytest.mark.parametrize(
+    ("trial", "said"),
+    [
+        (None, "no rollout of hh@champion has had hh@1 as an arm"),
+        (replace(TRIAL, hours=3.25), "has run for 3.25 h with hh@1, wanted 24h"),
+        (replace(TRIAL, harm="harm is shown: error_rate"), "can't speak for hh@1: harm is shown: error_rate"),
+        (replace(TRIAL, ended="is rolled_back (ann: bad)"), "in which hh@1 was an arm, is rolled_back"),
+        (replace(TRIAL, n_replies=0), "hh@1 answered nobody in it"),
+    ],
+)
+def test_a_canary_must_have_run_so_long_without_harm(three: Workspace, trial: Trial | None, said: str) -> None:
+    gates.set_gate(three, ALIAS, GateRules(canary="24h"), "x")
+    with pytest.raises(Conflict, match=said):
+        aliases.move(three, ALIAS, "hh@1", why="x", trials=lambda *_: trial)
+    with pytest.raises(Conflict, match="no rollout of"):
+        aliases.move(three, ALIAS, "hh@1", why="nobody tells how it went")
+    moved = aliases.move(three, ALIAS, "hh@1", why="x", trials=lambda *_: TRIAL)
+    assert moved.evidence["gate"]["canary"] == TRIAL.as_json()
+
+
+def test_who_promotes_does_not_change_the_gate(three: Workspace) -> None:
+    for name, role in (("ops", "operator"), ("root", "admin")):
+        people.add(three, name, [role])
+    for change in (
+        lambda who: gates.set_gate(three.as_actor(who), ALIAS, WINS, "x"),
+        lambda who: gates.remove_gate(three.as_actor(who), ALIAS, "x"),
+    ):
+        if gates.gate_of(three, ALIAS) is None:
+            with pytest.raises(Forbidden, match="'ops' may not change the gate of hh@champion"):
+                change("ops")
+        else:
+            with pytest.raises(Forbidden):
+                change("ops")
+        change("root")
+    assert gates.gate_of(three, ALIAS) is None
+    assert gates.set_gate(three, ALIAS, WINS, "who writes the files is trusted").who == "tester"
+    people.disable(three, "root")
+    with pytest.raises(Forbidden):
+        gates.remove_gate(three.as_actor("root"), ALIAS, "shut out")
+    assert [gate.alias for gate in gates.list_gates(three)] == [ALIAS]
+
+
 def test_four_eyes_wants_another_person_than_the_one_who_moves(three: Workspace) -> None:
     rules = WINS.model_copy(update={"signoffs": ("evaluator",), "four_eyes": True})
     gates.set_gate(three, ALIAS, rules, "x")
@@ -309,8 +465,8 @@ def test_a_gate_that_changes_while_a_move_is_under_way_stops_it(
 ) -> None:
     checked = gates.check
 
-    def then_changed(workspace: Workspace, alias: str, version: Any) -> gates.Verdict:
-        verdict = checked(workspace, alias, version)
+    def then_changed(workspace: Workspace, alias: str, version: Any, **more: Any) -> gates.Verdict:
+        verdict = checked(workspace, alias, version, **more)
         gates.set_gate(workspace, alias, WINS, "meanwhile")
         return verdict
 

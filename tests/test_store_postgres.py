@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -221,6 +222,20 @@ def test_a_killed_writer_leaves_the_last_good_state(team: Workspace) -> None:
 def test_the_migrated_schema_is_the_one_that_the_code_reads(team: Workspace) -> None:
     with team.read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+
+
+def test_every_thread_of_a_server_has_a_connection(team: Workspace) -> None:
+    """Forty at once: with fewer connections than threads, who came back first took again before those that waited."""
+    together, views = threading.Barrier(40, timeout=30), []
+
+    def look(_: int) -> None:
+        with team.read() as connection:
+            connection.execute(text("select 1"))
+            views.append(together.wait())
+
+    with ThreadPoolExecutor(40) as threads:
+        list(threads.map(look, range(40)))
+    assert sorted(views) == list(range(40))
 
 
 def test_a_workspace_on_postgresql_opens_again(team: Workspace, tmp_path: Path) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
+from browsers import DESK, opened_browser, watched
 from sqlalchemy import select
 from test_web_labeler import XSS, add_pair
 from test_web_serving import served
@@ -16,47 +15,22 @@ from rlhf.store import Workspace
 from rlhf.store.tables import judgements
 
 pytestmark = pytest.mark.browser
-_FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 
 
 @pytest.fixture
-def page(workspace: Workspace, tmp_path: Path) -> Iterator[Any]:
+def page(workspace: Workspace) -> Iterator[Any]:
     """A browser logged in by the printed link, with four pairs waiting. Errors and foreign requests fail the test."""
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs the extra 'dev': playwright")
-    chromium = shutil.which("chromium")
-    if chromium is None:
-        pytest.skip("no chromium on PATH")
     for i in range(4):
         add_pair(workspace, f"question {i}", f"{XSS} one {i}", f"{XSS} two {i}")
-    problems: list[str] = []
-    with served(workspace) as (_, told), sync_api.sync_playwright() as playwright:
-        context = playwright.chromium.launch_persistent_context(
-            str(tmp_path / "profile"),
-            executable_path=chromium,
-            headless=True,
-            args=_FLAGS,
-            viewport={"width": 1280, "height": 860},
-        )
-        opened = context.new_page()
-        opened.on("pageerror", lambda error: problems.append(str(error)))
-        opened.on("dialog", lambda dialog: (problems.append(f"dialog {dialog.message}"), dialog.dismiss()))
-        opened.on("console", lambda m: problems.append(m.text) if "Content Security Policy" in m.text else None)
-        opened.on("request", lambda r: None if r.url.startswith((told["address"], "data:")) else problems.append(r.url))
+    with served(workspace) as (_, told), opened_browser() as browser:
+        opened = browser.new_context(viewport=DESK).new_page()
+        problems = watched(opened, told["address"])
         opened.goto(told["link"])
         opened.wait_for_selector("#accept:not([hidden])")
         opened.check("#agreed")
         opened.click("#accept button")
         opened.wait_for_selector("#task:not([hidden])")
         yield opened
-        context.close()
     assert problems == []
 
 
@@ -120,8 +94,24 @@ def test_guidelines_open_by_key_and_consent_is_taken_back_and_given_there(page: 
     page.keyboard.press("g")
     page.wait_for_selector("#guide-box[open]")
     assert "rather have got" in page.inner_text("#guide-text") and "pseudonym" in page.inner_text("#guide-consent")
-    page.click("#withdraw")
+    assert page.locator("#guide-text li").count() == 3 and "- Where" not in page.inner_text("#guide-text"), "rendered"
+    page.locator("#withdraw").focus()
+    for _ in range(5):
+        page.keyboard.down("Enter")  # a key held down is one press
+    page.keyboard.up("Enter")
+    page.locator("#withdraw-ask[role=status]", has_text="Press once more").wait_for()
+    page.keyboard.press("Escape")
+    page.keyboard.press("g")
+    page.wait_for_selector("#guide-box[open]")
+    assert page.inner_text("#withdraw") == "Take my consent back" and page.inner_text("#withdraw-ask") == "", (
+        "asked anew"
+    )
+    page.locator("#withdraw").dblclick()
+    assert page.inner_text("#withdraw") == "Yes, take my consent back", "a double click is one press"
+    page.locator("#withdraw").focus()
+    page.keyboard.press("Enter")
     page.wait_for_selector("#wanted:not([hidden])")
+    assert page.locator("#wanted-guideline li").count() == 3
     assert "You took your consent back" in page.inner_text("#wanted") and page.locator("#actions").is_hidden()
     page.keyboard.press("1")
     page.click("#agree")
@@ -152,6 +142,25 @@ def test_undo_brings_the_same_pair_back(page: Any, workspace: Workspace) -> None
     press(page, "2", "Saved")
     _, undone, again = kept(workspace)
     assert undone.choice == "skip" and again.supersedes == undone.id
+
+
+def test_undo_brings_back_what_was_said_with_the_answer(page: Any, workspace: Workspace) -> None:
+    page.wait_for_timeout(300)
+    page.keyboard.press("m")
+    page.keyboard.press("n")
+    page.keyboard.type("so it is")
+    page.keyboard.press("Escape")
+    press(page, "1", "Saved")
+    press(page, "2", "Saved")
+    press(page, "u", "Undone")
+    assert page.input_value("#note") == "" and page.locator("#note-box").is_hidden()
+    assert page.get_attribute("[data-strength='3']", "aria-pressed") == "false"
+    press(page, "u", "Undone")
+    assert page.input_value("#note") == "so it is" and page.locator("#note-box").is_visible()
+    assert page.get_attribute("[data-strength='3']", "aria-pressed") == "true"
+    press(page, "2", "Saved")
+    again = kept(workspace)[-1]
+    assert (again.note, again.strength) == ("so it is", 3)
 
 
 def test_backspace_held_and_modified_keys_do_nothing(page: Any, workspace: Workspace) -> None:

@@ -12,13 +12,16 @@ from test_web_labeler import BASE, add_pair, agreed, client_of
 
 from rlhf import ids, people
 from rlhf.errors import Conflict, Forbidden
+from rlhf.serving.limits import MAX_FAILURES
 from rlhf.store import Workspace
 from rlhf.web import create_app, serve
 from rlhf.web.guard import MAX_BODY_BYTES, cookie_name
-from rlhf.web.limits import MAX_FAILURES
 
 OPEN = {"/login", "/invite", "/invite/accept", "/health", "/static"}
-API = ("tasks/next", "judgements", "undo", "progress", "heartbeat", "texts", "agree", "withdraw")
+API = ("tasks/next", "judgements", "undo", "progress", "heartbeat", "texts", "agree", "withdraw", "appeal")
+ITEMS = ("items", "items/{item}", "board", "board/{item}", "appeals", "appeals/{labeler}")
+OPERATE = ("operate", "operate/{alias}", "operate/{alias}/rollback", "operate/rollouts/{rollout}/{verb}")
+DECISIONS = ("decisions", "decisions/{number}", "decisions/{number}/revoke", "reviews")
 PAGE = {"Accept": "text/html"}
 
 
@@ -41,7 +44,8 @@ def test_every_route_but_the_open_ones_refuses_a_stranger(workspace: Workspace) 
     for route in app.routes:
         assert isinstance(route, Route | Mount), route  # a kind that this walk doesn't know would go untested
         walked += [(method, route.path) for method in (getattr(route, "methods", None) or {"GET"})]
-    known = {"/", "/logout", *OPEN} | {f"/api/{name}" for name in API}
+    pages = {"/", "/logout", "/board", "/appeals", "/operate", "/dashboard", "/decisions", *OPEN}
+    known = pages | {f"/api/{name}" for name in (*API, *ITEMS, *OPERATE, *DECISIONS, "dashboard")}
     assert {path for _, path in walked} == known, "a route that isn't listed here is opened by nobody's decision"
     for method, path in walked:
         if path in OPEN:
@@ -275,7 +279,20 @@ def test_wrong_words_are_slowed_down_and_right_ones_are_not(workspace: Workspace
 FOR_LABELERS = {
     ("GET", "/"), ("GET", "/api/tasks/next"), ("POST", "/api/judgements"), ("POST", "/api/undo"), ("GET", "/api/progress"),
     ("POST", "/api/heartbeat"), ("GET", "/api/texts"), ("POST", "/api/agree"), ("POST", "/api/withdraw"),
+    ("GET", "/api/appeal"), ("POST", "/api/appeal"), ("POST", "/api/items"), ("GET", "/api/items"), ("GET", "/api/items/{item}"),
 }  # fmt: skip
+FOR_REVIEWERS = {("GET", "/appeals"), ("GET", "/api/appeals"), ("POST", "/api/appeals/{labeler}")}
+FOR_THE_BOARD = {("GET", "/board"), ("GET", "/api/board"), ("GET", "/api/board/{item}"), ("POST", "/api/board/{item}")}
+FOR_LOOKERS = {
+    ("GET", "/operate"), ("GET", "/api/operate"), ("GET", "/api/operate/{alias}"),
+    ("GET", "/dashboard"), ("GET", "/api/dashboard"),
+    ("GET", "/decisions"), ("GET", "/api/decisions"), ("GET", "/api/decisions/{number}"),
+}  # fmt: skip
+FOR_OPERATORS = {
+    ("POST", "/api/operate/{alias}/rollback"), ("POST", "/api/operate/rollouts/{rollout}/{verb}"),
+    ("POST", "/api/decisions/{number}/revoke"),
+}  # fmt: skip
+FOR_WHO_DECIDES = {("POST", "/api/reviews")}
 
 
 @pytest.mark.parametrize("role", people.ROLES)
@@ -287,14 +304,42 @@ def test_each_role_comes_through_its_own_doors_alone(workspace: Workspace, role:
     agreed(workspace, role)
     client = TestClient(app, base_url=BASE, headers=bearer, follow_redirects=False)
     may_label = "label" in people.ROLES[role]
+    may_board = role in ("reviewer", "operator", "admin")
+    may_look = role in ("evaluator", "researcher", "operator", "admin")
     walked = {(method, route.path) for route in app.routes for method in getattr(route, "methods", None) or ()}
     doors = {(method, path) for method, path in walked if path not in OPEN and method != "HEAD"} - {("POST", "/logout")}
-    assert doors == FOR_LABELERS, "a new door needs its row here"
-    bodies = {"/api/judgements": {"lease": "x", "answer": "tie"}, "/api/heartbeat": {"lease": "x"}}
+    listed = FOR_LABELERS | FOR_THE_BOARD | FOR_REVIEWERS | FOR_LOOKERS | FOR_OPERATORS | FOR_WHO_DECIDES
+    assert doors == listed, "a new door needs its row here"
+    bodies: dict[str, dict[str, object]] = {
+        "/api/items": {"lease": "x", "kind": "bug", "text": "x"},
+        "/api/board/{item}": {"seen": 1, "impact": 3},
+        "/api/appeals/{labeler}": {"seen": 1, "decision": "resume", "why": "x"},
+        "/api/operate/{alias}/rollback": {"seen": 1, "why": "x"},
+        "/api/decisions/1/revoke": {"why": "x"},
+        "/api/reviews": {"seen": 1, "notes": "x"},
+        "/api/operate/rollouts/{rollout}/pause": {"seen": 1, "why": "x"},
+        "/api/judgements": {"lease": "x", "answer": "tie"},
+        "/api/heartbeat": {"lease": "x"},
+        "/api/appeal": {"text": "x"},
+    }
     for method, path in sorted(doors):
-        body = {"guideline": "x", "consent": "x"} if path == "/api/agree" else bodies.get(path, {})
-        answer = client.request(method, path, json=body if method == "POST" else None)
-        assert (answer.status_code == 403) == (not may_label), (method, path, answer.status_code, answer.text)
+        path_sent = path.replace("{verb}", "pause").replace("{number}", "1")
+        body: dict[str, object] = (
+            {"guideline": "x", "consent": "x"} if path == "/api/agree" else bodies.get(path_sent, {})
+        )
+        answer = client.request(method, path_sent, json=body if method == "POST" else None)
+        allowed = (
+            may_board if (method, path) in FOR_THE_BOARD else may_label or (path == "/" and (may_board or may_look))
+        )
+        if (method, path) in FOR_LOOKERS:
+            allowed = may_look
+        if (method, path) in FOR_OPERATORS:
+            allowed = role in ("operator", "admin")
+        if (method, path) in FOR_WHO_DECIDES:
+            allowed = role in ("evaluator", "operator", "admin")
+        if (method, path) in FOR_REVIEWERS:
+            allowed = role in ("reviewer", "admin")
+        assert (answer.status_code == 403) == (not allowed), (method, path, answer.status_code, answer.text)
         assert answer.status_code < 500
 
 

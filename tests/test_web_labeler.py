@@ -68,7 +68,9 @@ def test_task_answer_undo_and_progress(workspace: Workspace) -> None:
     assert saved.status_code == 200 and saved.json()["progress"]["n_left"] == 0
     assert client.get("/api/tasks/next").json()["task"] is None
     assert client.get("/api/progress").json() == {"labeler": "ada", "progress": saved.json()["progress"]}
-    back = client.post("/api/undo", json={}).json()["task"]
+    undone = client.post("/api/undo", json={}).json()
+    back = undone["task"]
+    assert undone["before"] == {"lease": task["lease"], "note": "so"}, "the labeler's own words come back"
     assert (back["left"], back["right"]) == (task["left"], task["right"])
     assert choices(workspace)[1:] == ["skip"]
 
@@ -205,7 +207,11 @@ def test_token_without_the_scope_may_not_label(workspace: Workspace) -> None:
     add_pair(workspace, "q?", "good", "bad")
     token = people.issue_token(workspace, "eve", ["evaluate"])
     client = TestClient(create_app(workspace), base_url=BASE, headers={"Authorization": f"Bearer {token}"})
-    for path in ("/", "/api/tasks/next", "/api/progress"):
+    first = client.get("/", follow_redirects=False)
+    assert (first.status_code, first.headers["location"]) == (303, "/decisions"), (
+        "who evaluates has a page of their own"
+    )
+    for path in ("/api/tasks/next", "/api/progress"):
         assert client.get(path).status_code == 403
     for path, body in (("/api/judgements", {"lease": "x", "answer": "left"}), ("/api/undo", {})):
         assert client.post(path, json=body).status_code == 403
@@ -222,6 +228,7 @@ def test_nobody_gets_a_pair_before_they_agreed_and_a_new_text_asks_again(workspa
     ):
         assert (refused.status_code, refused.json()["error"]["code"]) == (403, "agreement_wanted")
     texts = client.get("/api/texts").json()
+    assert texts["guideline"]["nodes"][1][0] == "ul" and texts["consent"]["nodes"][0][0] == "p", "read as Markdown"
     assert texts["agreement"] is None and texts["consent"]["scopes"] == ["evaluate", "train"]
     read = {"guideline": texts["guideline"]["digest"], "consent": texts["consent"]["digest"]}
     assert client.post("/api/agree", json={**read, "consent": "0" * 64}).json()["error"]["code"] == "conflict"

@@ -68,7 +68,7 @@ def test_what_replies_are_made_of_is_rendered() -> None:
     text = "# Title\n\nA **bold** word,\na line.\n\n3. three\n4. four\n\n```python\nif a < b:\n    pass\n```\n\n"
     text += "|x|y|\n|-|-|\n|1|2|\n"
     assert nodes_of(text) == [
-        ["h4", ["Title"]],
+        ["h3", ["Title"]],
         ["p", ["A ", ["strong", ["bold"]], " word,", ["br", []], "a line."]],
         ["ol", [["li", ["three"]], ["li", ["four"]]], 3],
         ["pre", [["code", ["if a < b:\n    pass\n"]]]],

@@ -22,14 +22,25 @@ def build() -> typer.Typer:
         adapter,
         alias,
         base,
+        board,
         compare,
+        decisions,
+        drift,
         evaluate,
+        experiment,
         feedback,
+        gate,
+        keeping,
         loop,
+        offpolicy,
         people,
         policy,
         reward,
+        rollout,
+        serve,
+        served,
         snapshot,
+        suite,
         system,
         web,
     )
@@ -48,18 +59,29 @@ def build() -> typer.Typer:
         ("base", base),
         ("feedback", feedback),
         ("snapshot", snapshot),
+        ("suite", suite),
         ("reward", reward),
         ("policy", policy),
         ("adapter", adapter),
         ("alias", alias),
+        ("gate", gate),
+        ("decisions", decisions),
+        ("rollout", rollout),
         ("loop", loop),
         ("run", runs),
         ("people", people),
+        ("board", board),
+        ("served", served),
     ):
         app.add_typer(module.app, name=name)
     evaluate.register(app)
     compare.register(app)
+    experiment.register(app)
+    drift.register(app)
+    offpolicy.register(app)
+    serve.register(app)
     web.register(app)
+    keeping.register(app)
     return app
 
 

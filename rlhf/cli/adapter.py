@@ -179,11 +179,17 @@ def import_(
 
 
 @verb(app, "retire")
-def retire(run: Run, version: Version) -> None:
+def retire(
+    run: Run,
+    version: Version,
+    why: Annotated[
+        str, typer.Option("--why", metavar="TEXT", help="The reason, for whoever reads the decisions.")
+    ] = "",
+) -> None:
     """Mark a version as never to be promoted again; it stays for audit."""
     from rlhf import registry
 
-    row = registry.retire(run.workspace(), version)
+    row = registry.retire(run.workspace(), version, why=why)
     run.result(row.as_json(), f"{row.ref} is retired since {row.retired_at}")
 
 

@@ -12,7 +12,6 @@ from rlhf.cli.boundary import Run, verb
 
 if TYPE_CHECKING:
     from rlhf.records import AliasMove
-    from rlhf.registry import Gate, GateRules, Verdict
     from rlhf.store import Workspace
 
 app = typer.Typer(help="Aliases: set, history, rollback, list, gate.", no_args_is_help=True)
@@ -33,13 +32,13 @@ def set_(
     expect: Expect = None,
 ) -> None:
     """Point an alias at a version."""
+    from rlhf.cli.gate import trials
     from rlhf.registry import aliases
 
     workspace = run.workspace()
     began = time.perf_counter()
-    _answer(
-        run, workspace, aliases.move(workspace, alias, version, why=why, expect=expect), time.perf_counter() - began
-    )
+    moved = aliases.move(workspace, alias, version, why=why, expect=expect, trials=trials)
+    _answer(run, workspace, moved, time.perf_counter() - began)
 
 
 @verb(app, "rollback")
@@ -108,6 +107,9 @@ def gate(
     rules: Annotated[
         Path | None, typer.Option("--rules", metavar="FILE", help="YAML file of rules: puts this gate on the alias.")
     ] = None,
+    risk_class: Annotated[
+        str | None, typer.Option("--class", metavar="NAME", help="Which class of the file, where it has several.")
+    ] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Take the gate off the alias.")] = False,
     check: Annotated[
         str | None, typer.Option("--check", metavar="VERSION", help="Would the alias move to this version?")
@@ -115,65 +117,27 @@ def gate(
     why: Annotated[str, typer.Option("--why", metavar="TEXT", help="The reason, with --rules and --remove.")] = "",
 ) -> None:
     """Show the gate in force on an alias, set it, take it off, or check a version against it (exit 1: not met)."""
+    from rlhf.cli import gate as gate_words
     from rlhf.errors import BadUsage
     from rlhf.registry import gates, read_rules
 
     if sum((rules is not None, remove, check is not None)) > 1:
         raise BadUsage("--rules, --remove and --check are three different things", fix="give one of them at a time")
+    if risk_class is not None and rules is None:
+        raise BadUsage("--class is a class of a file of rules", fix="name the file with --rules")
     workspace = run.workspace()
     if rules is not None:
-        _warn_if_nameless(run, workspace, alias)
-        _tell_gate(run, alias, gates.set_gate(workspace, alias, read_rules(rules), why))
+        gate_words.warn_if_nameless(run, workspace, alias)
+        chosen = read_rules(rules, risk_class)
+        gate_words.warn_if_unknown(run, workspace, chosen)
+        gate_words.tell_gate(run, alias, gates.set_gate(workspace, alias, chosen, why))
     elif remove:
         gates.remove_gate(workspace, alias, why)
-        _tell_gate(run, alias, None)
+        gate_words.tell_gate(run, alias, None)
     elif check is not None:
-        _tell_verdict(run, alias, check, gates.check(workspace, alias, check))
+        gate_words.tell_verdict(run, alias, check, gates.check(workspace, alias, check, trials=gate_words.trials))
     else:
-        _tell_gate(run, alias, gates.gate_of(workspace, alias))
-
-
-def _warn_if_nameless(run: Run, workspace: Workspace, alias: str) -> None:
-    """A gate may be there before the first version; one on a misspelled name would guard nothing."""
-    from rlhf import registry
-
-    name = alias.partition("@")[0]
-    if all(row.ref.name != name for row in registry.list_versions(workspace)):
-        run.say(f"remark: there is no version of {name} yet")
-
-
-def _tell_gate(run: Run, alias: str, gate: Gate | None) -> None:
-    if gate is None:
-        run.result({"alias": alias, "gate": None}, f"{alias} has no gate: it moves freely")
-        return
-    lines = [f"{alias}: gate {gate.seq}, {gate.at[:19]}, {gate.who}: {gate.why}", *_in_words(gate.rules)]
-    run.result({"alias": alias, "gate": gate.as_json()}, "\n".join(lines))
-
-
-def _in_words(rules: GateRules) -> list[str]:
-    on = f" on {rules.snapshot}" if rules.snapshot else ""
-    by = f", judged by {rules.judge}" if rules.judge else ""
-    lines = [f"  the newest {rules.report} report against {rules.against}{on}{by}"]
-    for rule in rules.rules:
-        bounds = [
-            f"{word} {bound:g}" for word, bound in (("above", rule.above), ("below", rule.below)) if bound is not None
-        ]
-        few = f", of {rule.min_n} items or more" if rule.min_n else ""
-        lines.append(f"  {rule.figure}{' minus the other' if rule.relative else ''} {' and '.join(bounds)}{few}")
-    if rules.signoffs:
-        other = ", by others than who moves it" if rules.four_eyes else ""
-        lines.append(f"  signed by: {', '.join(rules.signoffs)}{other}")
-    return lines
-
-
-def _tell_verdict(run: Run, alias: str, version: str, verdict: Verdict) -> None:
-    said = "may move to" if verdict.passed else "may not move to"
-    lines = [f"{alias} {said} {version}", *(f"  {reason}" for reason in verdict.reasons)]
-    if verdict.fix:
-        lines.append(f"  fix: {verdict.fix}")
-    run.result({"alias": alias, "version": version, **verdict.as_json()}, "\n".join(lines))
-    if not verdict.passed:
-        raise typer.Exit(1)
+        gate_words.tell_gate(run, alias, gates.gate_of(workspace, alias))
 
 
 def _answer(run: Run, workspace: Workspace, move: AliasMove, seconds: float) -> None:

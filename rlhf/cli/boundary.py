@@ -10,10 +10,11 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import shutil
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,8 @@ from rlhf.errors import BadUsage, RlhfError
 
 if TYPE_CHECKING:
     from rlhf.store import Workspace
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters or more: one is a drive
 
 
 @dataclass
@@ -68,7 +71,7 @@ def put(text: str) -> bool:
     """
     code = getattr(sys.stdout, "encoding", None) or "utf-8"
     try:
-        print(text.encode(code, "backslashreplace").decode(code), flush=True)
+        print(_inert(text).encode(code, "backslashreplace").decode(code), flush=True)
     except BrokenPipeError:
         _drop_output()
         return False
@@ -78,6 +81,14 @@ def put(text: str) -> bool:
             f"standard output can't be written: {error.strerror}", fix="check the free space and where it goes"
         ) from None
     return True
+
+
+_CONTROLS = {n: f"\\u{n:04x}" for n in (*range(32), *range(127, 160)) if n not in (9, 10)}
+
+
+def _inert(text: str) -> str:
+    """Without what a terminal would obey: a reply may hold sequences that move its cursor, or write over what was said before."""
+    return text.replace("\r\n", "\n").translate(_CONTROLS)
 
 
 # Ends of a line to Python's `splitlines` and to Unicode, though not to JSON: escaped, a reader of lines keeps whole objects.
@@ -108,6 +119,7 @@ def verb(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callabl
 
         def call(**values: Any) -> None:
             run = Run(values.pop("workspace_dir"), values.pop("as_json"), values.pop("debug"))
+            _require_paths(values.values())
             function(run, **values)
 
         call.__name__, call.__doc__ = function.__name__, function.__doc__
@@ -128,6 +140,16 @@ def _folder(word: str | Path) -> Path:
     if not str(word).strip():
         raise BadUsage("--workspace is empty", fix="name the workspace's folder, or leave --workspace out")
     return Path(word)
+
+
+def _require_paths(values: Iterable[Any]) -> None:
+    """Where a file is wanted an address is refused: nothing is ever fetched because a user named it."""
+    for value in values:
+        if isinstance(value, Path) and _ADDRESS.match(str(value)):
+            shown = str(value).replace(":/", "://", 1)  # a path has no two slashes in a row
+            raise BadUsage(
+                f"{shown} is an address, wanted a path; nothing is fetched", fix="download it, and name the file"
+            )
 
 
 def _common(name: str, annotation: Any, default: Any) -> inspect.Parameter:
@@ -162,7 +184,7 @@ def answer_for(error: BaseException, words: list[str]) -> int:
     if "--json" in words and not isinstance(refusal, OutputClosed):
         put(json_text(refusal.as_json()))
     else:
-        print(f"error: {refusal.message}\n  fix: {refusal.fix}", file=sys.stderr, flush=True)
+        print(_inert(f"error: {refusal.message}\n  fix: {refusal.fix}"), file=sys.stderr, flush=True)
     return refusal.exit_status
 
 

@@ -43,6 +43,9 @@ def compare(
     snapshot: Annotated[
         str | None, typer.Option(help="Compare on this snapshot's test side: NAME or NAME@2.", metavar="S")
     ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="Compare on this suite's prompts: NAME or NAME@2.", metavar="NAME")
+    ] = None,
     judge: Annotated[
         str | None,
         typer.Option(
@@ -81,6 +84,7 @@ def compare(
             b,
             prompts=None if prompts is None else policy.read_prompts(prompts),
             snapshot=snapshot,
+            suite=suite,
             judge=judge,
             sampling=policy.Sampling(max_new_tokens=max_new_tokens, temperature=temperature, top_p=top_p, seed=seed),
             n=n,

@@ -1,4 +1,4 @@
-"""`rlhf evaluate VERSION ... --snapshot S` and `rlhf report list|show|diff`."""
+"""`rlhf evaluate VERSION ... --snapshot S` (or `--suite NAME`) and `rlhf report list|show|diff`."""
 
 from __future__ import annotations
 
@@ -25,18 +25,46 @@ def evaluate(
     versions: Annotated[
         list[str], typer.Argument(help="Reward versions: name@7, name@alias or sha256:…", metavar="VERSION…")
     ],
-    snapshot: Annotated[str, typer.Option(help="Snapshot: name (its latest cut) or name@2.", metavar="S")],
-    split: Annotated[str, typer.Option(help="test (held out) or train.")] = "test",
+    snapshot: Annotated[
+        str | None, typer.Option(help="Snapshot: name (its latest cut) or name@2.", metavar="S")
+    ] = None,
+    suite: Annotated[
+        str | None, typer.Option(help="A suite instead of a snapshot: NAME or NAME@2.", metavar="NAME")
+    ] = None,
+    split: Annotated[str, typer.Option(help="Of the snapshot: test (held out) or train.")] = "test",
+    precision: Annotated[
+        str, typer.Option(help="Confidences at which precision and coverage are given.", metavar="P,P")
+    ] = "0.8,0.9",
+    stability: Annotated[
+        int,
+        typer.Option(help="Pairs that are scored again under small changes of the chat; 0 = none.", min=0, metavar="N"),
+    ] = 100,
+    dtype: Annotated[
+        str, typer.Option(help="The base's type: float32, or bfloat16, which is faster where the processor has it.")
+    ] = "float32",
     out: Annotated[
         Path | None, typer.Option(help="Copy report.json and report.html into this folder too.", metavar="DIR")
     ] = None,
     seed: Annotated[int, typer.Option(help="Seed of the resampling and of the drawn orientation.")] = 0,
 ) -> None:
-    """Measure reward versions on a snapshot's held-out pairs and publish a report."""
+    """Measure reward versions on the held-out pairs of a snapshot or a suite and publish a report.
+
+    Scores are kept as they are computed: after an interrupt the same command goes on with the rest.
+    """
     from rlhf.evaluation import evaluate as measure
 
     report = measure(
-        run.workspace(), versions, snapshot, split=split, out=out, seed=seed, on_progress=counting("scored", "pairs")
+        run.workspace(),
+        versions,
+        snapshot,
+        suite=suite,
+        split=split,
+        precision=_confidences(precision),
+        n_stability=stability,
+        dtype=dtype,
+        out=out,
+        seed=seed,
+        on_progress=counting("scored", "pairs"),
     )
     run.result(
         {
@@ -49,6 +77,15 @@ def evaluate(
         },
         f"{_summary(report.content)}\n\nreport {report.digest[:12]}: {report.path}",
     )
+
+
+def _confidences(text: str) -> list[float]:
+    from rlhf.errors import BadUsage
+
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError:
+        raise BadUsage(f"--precision is '{text}'; wanted numbers", fix="for instance --precision 0.8,0.9") from None
 
 
 @verb(report_app, "list")
@@ -134,13 +171,33 @@ def _summary(content: Mapping[str, Any]) -> str:
             )
             if f[key]
         ]
-        if aside:
-            lines.append(f"{'':<{width}}  {'; '.join(aside)}")
+        lines += [f"{'':<{width}}  {said}" for said in ("; ".join(aside), *_more(f)) if said]
     for d in content["differences"]:
         m = d["accuracy"]
         interval = "no interval" if m["low"] is None else f"{m['low']:+.3f} to {m['high']:+.3f}"
         lines.append(f"{d['a']} − {d['b']}: accuracy {_short(m['value'], '+')} ({interval}, paired)")
     return "\n".join(lines)
+
+
+def _more(f: Mapping[str, Any]) -> list[str]:
+    """What else decides: the worst stratum, precision where it is sure, styles, and what small changes flip. Reports from before
+    these were measured have none."""
+    said = []
+    if f.get("worst_stratum_name"):
+        low, high = f["worst_stratum_low"], f["worst_stratum_high"]
+        interval = "" if low is None else f" ({low:.3f} to {high:.3f})"
+        said.append(f"worst stratum {f['worst_stratum_name']}: {_short(f['worst_stratum'])}{interval}")
+    for at in f.get("precision") or ():
+        if at["value"] is not None:
+            said.append(
+                f"sure by {at['confidence']:g}: {at['value']:.3f} right ({at['low']:.3f} to {at['high']:.3f}), "
+                f"{at['n']} pairs, coverage {at['coverage']:.3f}"
+            )
+    if matrix := f.get("style_matrix"):
+        said.append(", ".join(f"{level} {_short(matrix[level])}" for level in ("easy", "normal", "hard")))
+    if found := f.get("stability"):
+        said.append(f"small changes of the chat flip up to {_short(found['most_flipped'])} of {found['n']} preferences")
+    return said
 
 
 def _length_guess(f: Mapping[str, Any]) -> str:

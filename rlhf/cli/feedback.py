@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated, cast
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
 from rlhf.cli.boundary import Run, verb
 
 if TYPE_CHECKING:
+    from rlhf.erasure import Erasure
     from rlhf.records import Kind, Receipt
 
 app = typer.Typer(
-    no_args_is_help=True, help="Preferences in and out: import, list, show, export.", rich_markup_mode=None
+    no_args_is_help=True,
+    help="Preferences in and out: import, list, show, export, erase, expire.",
+    rich_markup_mode=None,
 )
 _ERRORS_SHOWN = 5
 _CUT_SHORT = "cut short: import the file again"
@@ -67,7 +72,7 @@ def import_(
 def list_(
     run: Run,
     source: Annotated[str | None, typer.Option(help="Only pairs of this source.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="How many, the newest first.")] = 50,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many, the newest first.")] = 50,
 ) -> None:
     """List pairs, the newest first."""
     from rlhf import feedback
@@ -77,6 +82,7 @@ def list_(
     totals = feedback.sources(workspace)
     text = [
         f"{line.id[:12]}  {_votes(line.votes):<18} {line.opening}{_marked(line.kinds)}  [{', '.join(line.sources)}]"
+        + _masked(line.masked)
         for line in lines
     ]
     text.append(
@@ -111,13 +117,14 @@ def show(
             + (f": {j.note}" if j.note else "")
             + ("" if current else "  [no longer in force]")
         )
+    text += [f"personal data replaced: {_kinds(page.masked)}"] if page.masked else []
     run.result(page.as_json(), "\n".join(text))
 
 
 @verb(app, "export")
 def export(
     run: Run,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="Where to: .jsonl, .csv (also .gz) or .parquet.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where to: .jsonl, .csv (also .gz) or .parquet.")],
     source: Annotated[str | None, typer.Option(help="Only what this source says.")] = None,
 ) -> None:
     """Write TRL rows, and ties, skips and unjudged pairs to a file beside."""
@@ -148,12 +155,108 @@ def receipts(
             "\n".join(
                 f"{r.id}  {_state(r):<8} {r.source}: {r.rows:,} rows, {r.accepted:,} accepted, "
                 f"{r.duplicates:,} duplicates, "
-                f"{r.rejected:,} rejected"
+                f"{r.rejected:,} rejected{', ' * bool(r.unjudged)}{_waiting(r)}{_masked(r.masked)}"
                 for r in found
             )
             or "no imports yet"
         )
     run.result({"imports": [receipt.as_json() for receipt in found]}, text)
+
+
+@verb(app, "erase")
+def erase(
+    run: Run,
+    labeler: Annotated[str | None, typer.Option(help="A labeler, by pseudonym: everything they said.")] = None,
+    subject: Annotated[str | None, typer.Option(help="A person whose words prompts hold: every such pair.")] = None,
+    pair: Annotated[str | None, typer.Option(help="One pair, by 12 or more digits of its id.")] = None,
+    source: Annotated[str | None, typer.Option(help="The labeler's source, where the name stands in several.")] = None,
+    why: Annotated[str, typer.Option(help="For the audit log; don't name the person.")] = "",
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Queue new cuts, and trainings of the rewards that had learnt from it.")
+    ] = False,
+) -> None:
+    """Erase a labeler, a subject or a pair from the whole workspace, for good, and list what had learnt from them."""
+    from rlhf import erasure
+    from rlhf.errors import BadUsage
+
+    asked = [(what, value) for what, value in (("labeler", labeler), ("subject", subject), ("pair", pair)) if value]
+    if len(asked) != 1:
+        raise BadUsage("one of --labeler, --subject and --pair was wanted", fix="name one: what is erased is gone")
+    if source is not None and not labeler:
+        raise BadUsage("--source goes with --labeler", fix="leave it out: a subject and a pair are the workspace's")
+    workspace = run.workspace()
+    done = erasure.erase(workspace, cast("Any", asked[0][0]), asked[0][1], source=source, why=why, say=run.say)
+    queued = erasure.queue_retraining(workspace, done.touched) if retrain else ()
+    run.result({**done.as_json(), "jobs": [job.id for job in queued]}, _erasure_text(done, [job.id for job in queued]))
+
+
+def _erasure_text(done: Erasure, jobs: list[str]) -> str:
+    counts = ", ".join(f"{n:,} {name.replace('_', ' ')}" for name, n in done.counts.items() if n)
+    key = f" (tombstone {done.tombstone[:12]})" if done.tombstone else ""
+    lines = [f"erased: {counts or 'nothing that was left'}{key}"]
+    lines += [f"{ref}: {n:,} rows; it can't be read any more, cut it again" for ref, n in done.rows.items()]
+    if done.files:
+        lines.append(f"{len(done.files)} files held the words: {', '.join(done.files[:5])}")
+    if done.touched.versions:
+        lines.append(f"had learnt from it: {', '.join(done.touched.versions)}")
+    lines += [f"  {alias} points at {version}" for alias, version in done.touched.aliases.items()]
+    if done.copies:
+        lines.append(
+            "exports and backups made until now; copies outside the workspace are beyond reach: "
+            + ", ".join(done.copies[:10])
+        )
+    if not done.is_out_of_free_pages:
+        lines.append("a reader kept the database's log from being emptied: run the same command again once it is done")
+    if jobs:
+        lines.append(f"queued: {', '.join(jobs)}; they run with: rlhf run work")
+    return "\n".join(lines)
+
+
+@verb(app, "retain")
+def retain(
+    run: Run,
+    source: Annotated[str | None, typer.Argument(help="Whose feedback; without it, the limits in force.")] = None,
+    days: Annotated[str | None, typer.Argument(help="For how many days it is kept; off = for ever again.")] = None,
+    why: Annotated[str, typer.Option(help="For whoever reads the history.")] = "",
+) -> None:
+    """Limit how long a source's feedback is kept. `rlhf feedback expire` erases what is over."""
+    from rlhf import erasure
+    from rlhf.errors import BadUsage
+
+    workspace = run.workspace()
+    if source is not None:
+        if days is None or not (days == "off" or days.isdecimal()):
+            raise BadUsage(f"{days or 'nothing'!r:.60} is no number of days", fix="give a whole number of days, or off")
+        erasure.set_limit(workspace, source, None if days == "off" else int(days[:9]), why=why)
+    found = erasure.limits(workspace)
+    lines = [f"{limit.source}: {limit.days:,} days; {limit.who}: {limit.why} ({limit.at[:10]})" for limit in found]
+    run.result({"limits": [limit.as_json() for limit in found]}, "\n".join(lines) or "every source is kept for ever")
+
+
+@verb(app, "expire")
+def expire(
+    run: Run,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what is over; erase nothing.")] = False,
+    retrain: Annotated[
+        bool, typer.Option("--retrain", help="Queue new cuts, and trainings of the rewards that had learnt from it.")
+    ] = False,
+) -> None:
+    """Erase what is over its source's limit, from the whole workspace and for good, and list what had learnt from it."""
+    from rlhf import erasure
+
+    workspace = run.workspace()
+    if dry_run:
+        over = erasure.expired(workspace)
+        counts = {"pairs": len(over.pair_ids), "judgements": over.n_judgements, "comments": len(over.comments)}
+        said = ", ".join(f"{n:,} {name}" for name, n in counts.items())
+        run.result({"dry_run": True, **counts}, f"over their limits: {said}; nothing was erased")
+        return
+    done = erasure.expire(workspace, say=run.say)
+    if done is None:
+        run.result({"pairs": 0, "judgements": 0, "comments": 0, "jobs": []}, "nothing is over its limit")
+        return
+    queued = erasure.queue_retraining(workspace, done.touched) if retrain else ()
+    run.result({**done.as_json(), "jobs": [job.id for job in queued]}, _erasure_text(done, [job.id for job in queued]))
 
 
 @verb(app, "formats")
@@ -186,10 +289,10 @@ def _receipt_text(receipt: Receipt, shown: int = _ERRORS_SHOWN) -> str:
         if count
     ]
     lines.append("new: " + (", ".join(new) or "nothing"))
+    if receipt.unjudged:
+        lines.append(_waiting(receipt))
     if receipt.masked:
-        lines.append(
-            "personal data replaced: " + ", ".join(f"{count:,} {name}" for name, count in receipt.masked.items())
-        )
+        lines.append(f"personal data replaced: {_kinds(receipt.masked)}")
     if receipt.pairs_merged:
         lines.append(f"{receipt.pairs_merged:,} rows that describe a pair describe one that was there already")
     if receipt.state == "open":
@@ -201,6 +304,12 @@ def _receipt_text(receipt: Receipt, shown: int = _ERRORS_SHOWN) -> str:
             f"  … and {bad - len(receipt.errors[:shown]):,} more; all of them: rlhf feedback receipts {receipt.id}"
         )
     return "\n".join(lines)
+
+
+def _waiting(receipt: Receipt) -> str:
+    one = receipt.unjudged == 1
+    said = f"{receipt.unjudged:,} pair{'' if one else 's'} without votes wait{'s' if one else ''} to be labeled"
+    return said if receipt.unjudged else ""
 
 
 def _state(receipt: Receipt) -> str:
@@ -220,6 +329,14 @@ def _say_broken_formats(run: Run, asked: str | None) -> None:
 
 def _votes(votes: dict[str, int]) -> str:
     return " ".join(f"{choice}:{count}" for choice, count in sorted(votes.items())) or "no votes"
+
+
+def _kinds(masked: Mapping[str, int]) -> str:
+    return ", ".join(f"{count:,} {kind}" for kind, count in sorted(masked.items()))
+
+
+def _masked(masked: Mapping[str, int]) -> str:
+    return f"  (replaced: {_kinds(masked)})" if masked else ""
 
 
 def _marked(kinds: tuple[str, ...]) -> str:

@@ -10,7 +10,7 @@ from rlhf.cli.boundary import Run, verb
 
 app = typer.Typer(help="People: invite, add, tokens, list, revoke.", no_args_is_help=True)
 
-_ROLES = "labeler, reviewer, researcher, evaluator, operator or admin. May be repeated."
+_ROLES = "labeler, reviewer, researcher, evaluator, operator, client or admin. May be repeated."
 Name = Annotated[str, typer.Argument(help="The person's pseudonym; it stands in the data.")]
 
 
@@ -40,6 +40,7 @@ def invite(
 
     if name is not None and count > 1:
         raise BadUsage(f"{count} people can't all be {name}", fix="leave --name out, or invite one by one")
+    _require_web(address)
     workspace = run.workspace(make=True)
     codes = [people.invite(workspace, role, name=name, days=days) for _ in range(count)]
     links = [f"{address.rstrip('/')}/invite#code={code}" for code in codes]
@@ -55,7 +56,8 @@ def token(
         list[str],
         typer.Option(
             "--scope",
-            help="What it opens: label, review, evaluate, publish, sign, promote, roll_back, erase, people. May be repeated.",
+            help="What it opens: label, review, evaluate, publish, sign, promote, roll_back, erase, people, serve, feedback. "
+            "May be repeated.",
         ),
     ] = ["label"],  # noqa: B006
     days: Annotated[int, typer.Option("--days", help="Days until it expires.")] = 30,
@@ -63,9 +65,12 @@ def token(
     """Make a token, for programs and for logging in. It is shown this once and kept only as a digest."""
     from rlhf import people
 
-    made = people.issue_token(run.workspace(make=True), name, scope, days)
-    run.result({"actor": name, "scopes": sorted(set(scope)), "days": days, "token": made}, made)
-    run.say(f"{name} logs in with this token for {days} days; it can't be shown again")
+    workspace = run.workspace(make=True)
+    is_new = name not in [account.name for account in people.list_accounts(workspace)]
+    made = people.issue_token(workspace, name, scope, days)
+    run.result({"actor": name, "scopes": sorted(set(scope)), "days": days, "token": made, "made": is_new}, made)
+    who = f"{name}, a new person," if is_new else name
+    run.say(f"{who} logs in with this token for {days} days; it can't be shown again")
 
 
 @verb(app, "list")
@@ -128,3 +133,21 @@ def withdraw(run: Run, name: Name) -> None:
 
     done = people.withdraw(run.workspace(), name)
     run.result(done.as_json(), f"{name}'s consent is taken back")
+
+
+def _require_web(address: str) -> None:
+    """A link is opened in a browser: anything but a page's address could run there, or lead nowhere."""
+    from urllib.parse import urlsplit
+
+    from rlhf.errors import BadUsage
+
+    try:
+        parts = urlsplit(address)
+        is_web = parts.scheme in ("http", "https") and bool(parts.hostname) and not (parts.query or parts.fragment)
+    except ValueError:
+        is_web = False
+    if not is_web or not address.isprintable() or " " in address:
+        raise BadUsage(
+            f"--address {address!r:.100} is no address of a web server",
+            fix="give where people reach `rlhf web`, for instance --address https://label.example",
+        )

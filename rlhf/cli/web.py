@@ -7,13 +7,16 @@ from typing import Annotated
 
 import typer
 
+from rlhf.cli import label, rank
 from rlhf.cli.boundary import Run, verb
 
 label_app = typer.Typer(help="Labeling: open the page, see who has labeled how much.", no_args_is_help=True)
+label.register(label_app)  # once, here: the tree may be built many times
+rank.register(label_app)
 
 Host = Annotated[str, typer.Option("--host", help="The address to listen on; 0.0.0.0 = every network of this machine.")]
 Port = Annotated[int, typer.Option("--port", help="The port to listen on; 0 = any free one.")]
-Overlap = Annotated[int, typer.Option("--overlap", min=1, help="How many people judge each pair.")]
+Overlap = Annotated[int, typer.Option("--overlap", min=1, max=1000, help="How many people judge each pair.")]
 TextFile = Annotated[
     Path | None, typer.Argument(metavar="[FILE]", help="UTF-8 text; left out = show what is in force.")
 ]
@@ -43,8 +46,10 @@ def web(
 ) -> None:
     """Serve the pages until Ctrl-C. While nobody is known here, each start prints one invitation for an admin."""
     from rlhf import people
+    from rlhf.feedback import person_names
     from rlhf.web import is_loopback, serve
 
+    person_names.check()
     workspace = run.workspace(make=True)
     is_first = is_loopback(host) and not people.list_accounts(workspace)
 
@@ -77,7 +82,15 @@ def status(run: Run, overlap: Overlap = 1) -> None:
         for c in counts
     ]
     table = "\n".join([head, *lines]) if counts else "nobody has labeled yet; open the page with: rlhf web"
-    run.result({"labelers": [c.as_json() for c in counts], "open_pairs": n_open}, f"{table}\n{n_open} pair(s) left")
+    found = labeling.opinions(workspace, overlap=overlap)
+    told = (
+        f"of the pairs with {overlap} or more answers people agree on {found.agreed}, {found.asking} ask one more, "
+        f"{found.at_review} wait for a reviewer, {found.reviewed} are reviewed, {found.left_split} stay as they are"
+    )
+    run.result(
+        {"labelers": [c.as_json() for c in counts], "open_pairs": n_open, "opinions": found.as_json()},
+        f"{table}\n{n_open} pair(s) left\n{told}",
+    )
 
 
 @verb(label_app, "quality")
@@ -86,7 +99,9 @@ def quality(
     source: Annotated[
         str, typer.Option("--source", help="Whose labelers; web = those of the page.", metavar="S")
     ] = "web",
-    limit: Annotated[int, typer.Option("--limit", min=1, help="How many labelers, the busiest first.")] = 30,
+    limit: Annotated[
+        int, typer.Option("--limit", min=1, max=100_000, help="How many labelers, the busiest first.")
+    ] = 30,
 ) -> None:
     """How far labelers agree, and each one's side, speed, agreement and reliability, with 95 % intervals."""
     from rlhf import labeling
@@ -96,12 +111,15 @@ def quality(
     lines = [
         f"{found.n_answers:,} answers of {len(found.labelers):,} labelers; {found.n_shared_pairs:,} pairs have two or more: "
         f"Krippendorff's alpha {alpha}",
-        f"{'labeler':<20} {'answers':>7} {'median s':>8} {'left':>18} {'agreement':>18} {'reliability':>11}",
+        f"{'labeler':<20} {'answers':>7} {'median s':>8} {'left':>18} {'agreement':>18} {'reliability':>11} "
+        f"{'known':>18} {'repeats':>18} {'state':<8}",
     ]
     lines += [
         f"{one.labeler:<20} {one.n:>7} {'-' if one.median_seconds is None else one.median_seconds:>8} "
         f"{_interval(one.left_share, one.left_interval):>18} {_interval(one.agreement, one.agreement_interval):>18} "
-        f"{'-' if one.reliability is None else f'{one.reliability:.2f}':>11}  {'; '.join(one.notes)}".rstrip()
+        f"{'-' if one.reliability is None else f'{one.reliability:.2f}':>11} "
+        f"{_interval(one.gold_accuracy, one.gold_interval):>18} {_interval(one.consistency, one.consistency_interval):>18} "
+        f"{one.state:<8}  {'; '.join(one.notes)}".rstrip()
         for one in found.labelers[:limit]
     ]
     run.result(found.as_json(), "\n".join(lines))
@@ -128,7 +146,7 @@ def consent(
     run: Run,
     file: TextFile = None,
     scope: Annotated[
-        list[str], typer.Option("--scope", help="What it allows: train, evaluate, publish. May be repeated.")
+        list[str], typer.Option("--scope", help="What it allows: train, evaluate, publish (comma-separated).")
     ] = ["train", "evaluate"],  # noqa: B006
     basis: Annotated[
         str, typer.Option("--basis", help="consent, contract, legitimate-interest or public-task.")
@@ -140,7 +158,8 @@ def consent(
     workspace = run.workspace(make=file is not None)
     text = people.current_texts(workspace)[1]
     if file:
-        text = people.publish_text(workspace, "consent", _body(file), scopes=scope, basis=basis)
+        words = [word.strip() for said in scope for word in said.split(",") if word.strip()]
+        text = people.publish_text(workspace, "consent", _body(file), scopes=words, basis=basis)
     said = (
         f"consent {text.number}, sha256:{text.digest[:12]}, to {', '.join(text.scopes)}, on the basis of {text.basis}"
     )
@@ -152,5 +171,9 @@ def _body(file: Path) -> str:
 
     try:
         return file.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadInput(f"{file} can't be read: {error}", fix="give a readable UTF-8 text file") from None
+    except FileNotFoundError:
+        raise BadInput(f"no file at {file}", fix="check the path") from None
+    except OSError as error:
+        raise BadInput(f"{file} can't be read: {error.strerror}", fix="give a readable UTF-8 text file") from None
+    except UnicodeDecodeError:
+        raise BadInput(f"{file} is no UTF-8 text", fix="save it as UTF-8") from None

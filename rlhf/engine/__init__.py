@@ -1,7 +1,9 @@
 """Engine: one base model in memory, many adapters; tokens in, scores and text out.
 
-Takes: a workspace's bases, adapter folders, chats. Gives: tokens with spans, scores in float32, text.
-Writes: bases into the workspace. Never: trains, publishes, searches for a pad token to find a reply's end, trusts remote code.
+Takes: a workspace's bases, adapter folders, chats, wishes for replies. Gives: tokens with spans, scores in float32, text, at once
+or in streams (`live.LiveEngine`, or `vllm.engine.VllmEngine` over vLLM's processes, asked through the records of `wanted`, which
+need no torch). Writes: bases into the workspace; for vLLM, adapters into its cache while it serves. Never: trains, publishes,
+searches for a pad token to find a reply's end, trusts remote code.
 
 torch is imported when a function needs it, so that the command line can list bases without it.
 """

@@ -22,12 +22,13 @@ from rlhf.engine.bases import (
     checked,
     content_digest,
     get,
+    list_bases,
     tokenizer_digests,
 )
 from rlhf.errors import BadInput, BadUsage, Conflict
 from rlhf.ids import canonical_json, digest_file, new_id, now_text
 from rlhf.registry.locks import hold
-from rlhf.store import Workspace, Write
+from rlhf.store import Workspace, Write, room
 from rlhf.store.tables import bases
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
@@ -131,6 +132,8 @@ def _add(workspace: Workspace, name: str, source: Path, origin: Mapping[str, Any
         "tokenizer_digest": tokenizer_digest,
         "template_digest": template_digest,
     }
+    if digest not in {base.digest for base in list_bases(workspace)}:
+        room.require(workspace, sum(file.stat().st_size for file in weights), f"the base {name}")
     (workspace.root / "bases").mkdir(exist_ok=True)
     staged = workspace.root / "bases" / f".{name}.{new_id()}"
     try:

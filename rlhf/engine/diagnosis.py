@@ -12,7 +12,8 @@ from typing import Any
 from rlhf.engine.bases import list_bases
 from rlhf.engine.placement import choose
 from rlhf.errors import NotFound
-from rlhf.store import Workspace
+from rlhf.store import Workspace, room
+from rlhf.store.database import without_password
 
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "datasets")
 
@@ -36,10 +37,13 @@ def diagnose(workspace_dir: Path) -> dict[str, Any]:
     except NotFound as error:
         return {**figures, "workspace": error.message}
     bases = ", ".join(base.name for base in list_bases(workspace)) or "none"
+    taken = room.room_of(workspace)
     return {
         **figures,
         "workspace": str(workspace.root),
+        "disk_used_gib": round(taken.used / 2**30, 3),
+        "disk_budget_gib": None if taken.budget is None else round(taken.budget / 2**30, 3),
         "database": workspace.database.engine.dialect.name,
-        "artifacts": "folder" if workspace.artifacts.is_local else workspace.artifacts.url,
+        "artifacts": "folder" if workspace.artifacts.is_local else without_password(workspace.artifacts.url),
         "bases": bases,
     }

@@ -107,10 +107,14 @@ class SharedEnsemble:
         """See `scoring.score_with_doubt`."""
         if not groups:
             return []
-        columns = [member.score(groups, token_budget=token_budget) for member in self.members]
-        flat = torch.tensor([[score for row in column for score in row] for column in columns]).T
-        both = iter(self.rule.of(flat).tolist())
-        return [[(score, doubt) for score, doubt in (next(both) for _ in group.replies)] for group in groups]
+        return combined(self.rule, [member.score(groups, token_budget=token_budget) for member in self.members])
+
+
+def combined(rule: Rule, columns: Sequence[Sequence[Sequence[float]]]) -> list[list[tuple[float, float | None]]]:
+    """Each member's scores, prompt by prompt and reply by reply -> the ensemble's, each with its doubt."""
+    flat = torch.tensor([[score for row in column for score in row] for column in columns]).T
+    both = iter(rule.of(flat).tolist())
+    return [[(score, doubt) for score, doubt in (next(both) for _ in row)] for row in columns[0]]
 
 
 def write_average(folders: Sequence[Path], out: Path) -> None:

@@ -39,7 +39,7 @@ _TILE = (4096, 32768)  # tokens and words of TRL's fused head
 class Plan:
     """What of a training's settings decides its memory. tokens: in the largest forward; row: in the longest sequence;
     sampled: replies sampled at one time (0 = none); measured: whether log-probabilities of replies are taken;
-    adapters: frozen ones beside the trained one."""
+    adapters: frozen ones beside the trained one; reordered: whether the engine keeps the base's linear maps a second time."""
 
     role: Role
     device: str
@@ -54,6 +54,7 @@ class Plan:
     sampled: int
     measured: bool
     adapters: int
+    reordered: bool = False
 
     @staticmethod
     def of(role: Role, settings: Mapping[str, Any], device: str, dtype: str) -> Plan:
@@ -85,6 +86,10 @@ class Plan:
             sampled=sampled,
             measured=bool(settings["watch_steps"]),
             adapters=adapters,
+            reordered=settings["method"] != "dpo"
+            and settings["rollouts"] != "trl"
+            and settings["quantize"] == "none"
+            and device == "cpu",
             **common,
         )
 
@@ -133,6 +138,9 @@ def estimate(shape: Shape, plan: Plan) -> Estimate:
     if plan.adapters:
         frozen = plan.adapters * shape.lora(plan.r, plan.top_layers) * 4
         parts.append(Part(f"{plan.adapters} frozen adapters (reward, reference), taken to be as large", frozen, where))
+    if plan.reordered:
+        again = _BYTES[plan.dtype] * (shape.linear + shape.vocabulary * shape.hidden)
+        parts.append(Part("the base's linear maps again, in the engine's order", again, where))
     parts += [
         Part("activations kept for the gradient", activations(shape, plan), where, "step"),
         Part("one layer at work", _layer_at_work(shape, plan, plan.tokens), where, "step"),

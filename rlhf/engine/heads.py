@@ -165,7 +165,7 @@ def load(folder: Path, base: Base, placement: Placement) -> HeadReward:
 def on_base(head: Head, base: Base, placement: Placement) -> HeadReward:
     """A head on a fresh base, in eval mode."""
     model = classifier(base, placement, seed=0).eval()
-    _require_fit(head, getattr(model, model.base_model_prefix))
+    require_fit(head, getattr(model, model.base_model_prefix))
     return HeadReward(model, head)
 
 
@@ -176,7 +176,7 @@ class SharedHead(Sharing):
         """Raises BadInput where the head doesn't fit the model's base."""
         self.model, self.adapter = model, None
         head = Head.read(folder)
-        _require_fit(head, self.body)
+        require_fit(head, self.body)
         self.reading = head.reading
         self.head = HeadModule(head, next(model.parameters()).device)
         self.pack_or_pad()
@@ -198,7 +198,8 @@ class SharedHead(Sharing):
         return self.head.parameters()
 
 
-def _require_fit(head: Head, body: Any) -> None:
+def require_fit(head: Head, body: Any) -> None:
+    """Raise BadInput where the head does not fit the base's body."""
     there, hidden = len(decoder_layers(body)), body.config.hidden_size
     highest = max(head.reading.layers)
     if head.hidden != hidden or highest > there:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
@@ -23,10 +22,10 @@ from rlhf.engine.scoring import attention_of, scores_of
 from rlhf.engine.states import decoder_layers
 from rlhf.errors import BadInput
 from rlhf.ids import digest_of
-from rlhf.store.cache import Cache
+from rlhf.store.cache import STATES, Cache
 
 FORMAT = 1
-FOLDER = Path("cache") / "states"
+FOLDER = STATES
 _TOLERANCE = 0.05  # as in `classifiers.packs_rightly`: rounding is far below, a wrong state far above
 
 

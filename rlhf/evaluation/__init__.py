@@ -1,6 +1,7 @@
 """Evaluation: versions on held-out pairs or prompts become a report that somebody can sign.
 
-Takes: reward versions, a snapshot and a split (`held_out.py`); or two policies, prompts and a judge (`comparison.py`).
+Takes: reward versions, a snapshot and a split (`held_out.py`); or two policies, prompts and a judge (`comparison.py`); or a
+bandit's log (`bandit_logs.py`).
 Gives: figures with sample sizes, intervals, method and assumptions, as JSON and as one self-contained page.
 Writes: `reports/` under the artifact root, the table of reports; what policies wrote, in the cache; pairs for people to
 judge, through the feedback door.

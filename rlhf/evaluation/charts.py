@@ -42,7 +42,13 @@ def charts(f: Mapping[str, Any], scored: Sequence[ScoredPair], slug: str) -> Ite
         yield "Is it length?", plots.dots(f"{slug}-length", sides, reference=0.5, label=_AXIS), note
     if f["margins"]:
         yield _lengths(f["measures"]["length_correlation"], scored, slug)
-    for key, title in (("by_source", "By source"), ("by_stratum", "By how the labelers agreed")):
+    if len(f["risk_coverage"]) > 1:
+        yield _risk_coverage(f, slug)
+    for key, title in (
+        ("by_subset", "By stratum"),
+        ("by_source", "By source"),
+        ("by_stratum", "By how the labelers agreed"),
+    ):
         yield from _parts(f[key], title, f"{slug}-{key.replace('_', '-')}")
 
 
@@ -74,6 +80,15 @@ def _margins(m: Mapping[str, Any], slug: str) -> Chart:
         "The outermost bars hold what lies beyond them."
     )
     return "How sure it is", plots.histogram(f"{slug}-margins", m["edges"], m["counts"]), note
+
+
+def _risk_coverage(f: Mapping[str, Any], slug: str) -> Chart:
+    points = f["risk_coverage"]
+    line = plots.Line("risk", [p["coverage"] * 100 for p in points], [p["risk"] * 100 for p in points])
+    drawn = plots.curves(f"{slug}-risk", [line], x_label="coverage, %, surest pairs first", y_label="wrong, %")
+    aurc = value_of(f["measures"]["aurc"], "3")
+    note = f"Falling to the left: it is right where it is sure. Area under it {aurc}; the error rate where sureness tells nothing."
+    return "If it might abstain", drawn, note
 
 
 def _lengths(correlation: Mapping[str, Any], scored: Sequence[ScoredPair], slug: str) -> Chart:

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from rlhf.errors import BadInput, BadUsage, NotFound
 from rlhf.evaluation import reports, win_rates
-from rlhf.evaluation.comparison_page import render
+from rlhf.evaluation.comparison_page import render, side_in_words
 from rlhf.evaluation.judges import PEOPLE, Judge, Judged, Score, open_judge
 from rlhf.evaluation.people_judge import PeopleJudge
 from rlhf.evaluation.reply_pairs import Progress, ReplyPair, Write, written
 from rlhf.evaluation.reports import Report
+from rlhf.evaluation.seen import require_unseen
 from rlhf.ids import digest_of, unit_interval
 from rlhf.snapshots import Snapshot, open_snapshot
 from rlhf.store import Workspace
+from rlhf.suites import Suite, open_suite
 
 if TYPE_CHECKING:
     from rlhf.policy import PolicyRef, Prompt, Sampling
@@ -75,6 +77,7 @@ def compare(
     *,
     prompts: Sequence[Prompt] | None = None,
     snapshot: str | None = None,
+    suite: str | None = None,
     judge: str | None = None,
     sampling: Sampling | None = None,
     n: int = N_PROMPTS,
@@ -87,22 +90,25 @@ def compare(
 ) -> Report:
     """Let both write a reply to each of the same prompts, have them judged, and publish figures and page as a report.
 
-    a, b: policy versions or `base:NAME`. prompts: None = the test side of `snapshot`, or where that is None of the one behind
-    a's or b's reward; of more than n, n are drawn by (seed, digest). judge: a reward version, the name of a rule, or
+    a, b: policy versions or `base:NAME`. prompts: None = those of `suite`, the test side of `snapshot`, or where both are None of
+    the one behind a's or b's reward; of more than n, n are drawn by (seed, digest). judge: a reward version, the name of a rule, or
     `people`; None = the reward behind a or b. sampling: None = 128 tokens at temperature 0.7, with `seed`. min_judged:
     people's verdicts that are enough; None = all. on_progress(done, all): replies of both sides. write, score: other than
     `policy.replies` and `reward.score_items`.
 
     The same comparison again returns the same report, and what was written is kept. `figures[name]` of each side has
     `win_rate`, `length_controlled_win_rate`, `kl` and so on (see `win_rates.figures`). Raises Waiting until people have
-    judged enough, BadInput for two names of one version, a reward or no prompts, BadUsage for an unknown judge.
+    judged enough, `seen.Overlap` where a side was trained on prompts of a held-out suite, BadInput for two names of one
+    version, a reward or no prompts, BadUsage for an unknown judge.
     """
     from rlhf import policy
 
     if out is not None:
         reports.check_out(out)
-    if prompts is not None and snapshot is not None:
-        raise BadUsage("prompts and a snapshot are given", fix="leave --prompts or --snapshot out")
+    if sum(given is not None for given in (prompts, snapshot, suite)) > 1:
+        raise BadUsage(
+            "prompts are given in two ways", fix="leave out all but one of --prompts, --snapshot and --suite"
+        )
     if n < 1:
         raise BadUsage(f"{n} prompts compare nothing", fix="give --n 1 or more")
     sides = (_side(workspace, a), _side(workspace, b))
@@ -110,7 +116,7 @@ def compare(
         raise BadInput(f"{a} and {b} are one version, {sides[0].ref.text}", fix="name two different versions")
     judged_by = _judge(workspace, sides, judge, min_judged, score)
     sampling = sampling or policy.Sampling(max_new_tokens=MAX_NEW_TOKENS, temperature=TEMPERATURE, seed=seed)
-    cut = None if snapshot is None else open_snapshot(workspace, snapshot)
+    cut = _named(workspace, sides, snapshot, suite)
     asked = _asked(workspace, sides, prompts, cut, n, seed, sampling)
     pairs = written(workspace, [s.ref for s in sides], asked.prompts, sampling, write or policy.replies, on_progress)
     judged = judged_by.judge(pairs)
@@ -151,7 +157,7 @@ def _asked(
     workspace: Workspace,
     sides: tuple[_Side, _Side],
     prompts: Sequence[Prompt] | None,
-    cut: Snapshot | None,
+    cut: Snapshot | Suite | None,
     n: int,
     seed: int,
     sampling: Sampling,
@@ -174,9 +180,27 @@ def _asked(
     return _Asked(used, len(prompts) + n_unfit, len(prompts) - len(once), n_unfit, snapshot)
 
 
-def _test_side(workspace: Workspace, cut: Snapshot) -> tuple[Sequence[Prompt], tuple[str, str]]:
+def _named(
+    workspace: Workspace, sides: tuple[_Side, _Side], snapshot: str | None, ref: str | None
+) -> Snapshot | Suite | None:
+    """What the prompts are of, where it is named; a suite that is held out must be unseen by both sides."""
+    if ref is None:
+        return None if snapshot is None else open_snapshot(workspace, snapshot)
+    suite = open_suite(workspace, ref)
+    if suite.entry.held_out:
+        for side in sides:
+            if side.lineage is not None:
+                require_unseen(workspace, side.ref.text, side.lineage, suite.ref, list(suite.groups()))
+    return suite
+
+
+def _test_side(workspace: Workspace, cut: Snapshot | Suite) -> tuple[Sequence[Prompt], tuple[str, str]]:
     from rlhf import policy
 
+    if isinstance(cut, Suite):
+        if not (rows := cut.prompts()):
+            raise BadInput(f"suite {cut.ref} has no prompt that a reply can follow", fix="name another suite")
+        return [policy.Prompt(row.pair.id, row.pair.prompt) for row in rows], (f"suite:{cut.ref}", cut.digest)
     if not (prompts := policy.prompts_of(workspace, cut.ref, "test")):
         raise BadInput(f"the test side of {cut.ref} is empty", fix="name another snapshot")
     return prompts, (cut.ref, cut.digest)
@@ -212,7 +236,7 @@ def _content(
     a, b = (side.ref.text for side in sides)
     both = win_rates.figures(pairs, judged.verdicts, seed=seed)
     groups = {pair.group for pair in pairs}
-    on = f"the test side of {asked.snapshot[0]}" if asked.snapshot else "given prompts"
+    on = side_in_words(asked.snapshot[0]) if asked.snapshot else "given prompts"
     judge = {
         "kind": judged_by.kind,
         "name": judged_by.name,

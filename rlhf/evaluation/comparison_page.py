@@ -294,7 +294,7 @@ def _identity(content: Mapping[str, Any]) -> Markup:
         if not v["is_base"]:
             rows.append(("on base", Markup("{} {}").format(v["base"], digest(v["base_digest"]))))
             rows.append(("trained on reward", ", ".join(v["rewards"]) or "none"))
-    name = f"test side of {asked['snapshot']}" if asked["snapshot"] else "given"
+    name = side_in_words(asked["snapshot"]) if asked["snapshot"] else "given"
     rows += [
         ("Judge", Markup("{} <strong>{}</strong> {}").format(judge["kind"], judge["name"], digest(judge["digest"]))),
         ("Prompts", Markup("{:,}, {} {}").format(asked["n"], name, digest(asked["digest"]))),
@@ -307,3 +307,8 @@ def _identity(content: Mapping[str, Any]) -> Markup:
 def _brief(name: str) -> str:
     """For an axis: a long name would push the rest off it."""
     return name if len(name) <= 18 else f"{name[:17]}…"
+
+
+def side_in_words(name: str) -> str:
+    """Where a comparison's prompts are from: a snapshot's test side, or a suite."""
+    return f"suite {name.removeprefix('suite:')}" if name.startswith("suite:") else f"the test side of {name}"

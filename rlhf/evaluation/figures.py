@@ -15,33 +15,35 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from rlhf.evaluation import parts, selection
+from rlhf.evaluation.estimates import LEVEL, N_BOOT_SLOW, Floats, coined, estimate, mean, nothing, rounded
 from rlhf.evaluation.scored import ScoredPair
 from rlhf.measures import calibration, intervals, length, ranking
 
-Floats = NDArray[np.float64]
-LEVEL, N_BOOT, N_BOOT_SLOW, N_BINS, MIN_SHOWN = 0.95, 2000, 500, 15, 30
-_DECIMALS = 6  # beyond what a score is good for (1e-4), so that figures compare as text
+N_BINS = 15
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 _TESTS = (calibration.kolmogorov_smirnov, calibration.spiegelhalter)
-NO_INTERVAL = "no interval: all pairs are of one group"
 
 
-def figures(scored: Sequence[ScoredPair], *, seed: int = 0) -> dict[str, Any]:
+def figures(
+    scored: Sequence[ScoredPair], *, seed: int = 0, confidences: Sequence[float] = selection.CONFIDENCES
+) -> dict[str, Any]:
     """Everything that is measured on one version's scored pairs; finite floats, ints, texts and None only.
 
     Flat keys (`accuracy`, `accuracy_low`, `accuracy_high`, `log_loss`, ...) are for programs; `measures` holds the
-    same with n, level and method. A figure of no pairs is None. The order of the pairs doesn't matter. Raises
-    ValueError on none.
+    same with n, level and method. A figure of no pairs is None. The order of the pairs doesn't matter. confidences: at
+    which precision is given. Raises ValueError on none.
     """
     if not scored:
         raise ValueError("no pairs to measure")
     pairs = sorted(scored, key=lambda p: p.pair_id)
     decided = [p for p in pairs if not p.is_tie]
     ranked = [p for p in decided if p.margin is not None]
-    oriented = calibration.orient(_coined(ranked), seed) if ranked else None
-    measures = {**_ranking(decided, pairs, seed), **_length(decided, pairs, seed)}
+    oriented = calibration.orient(coined(ranked), seed) if ranked else None
+    worst_name, worst = parts.worst(decided, seed)
+    measures = {**_ranking(decided, pairs, seed), **_length(decided, pairs, seed), **_position(decided, seed)}
+    measures |= {"aurc": selection.area(decided, seed), "worst_stratum": worst}
     measures["ece"] = _calibration(*oriented, [p.group for p in ranked], seed) if oriented else nothing()
     found: dict[str, Any] = {
         "n": len(pairs),
@@ -54,7 +56,7 @@ def figures(scored: Sequence[ScoredPair], *, seed: int = 0) -> dict[str, Any]:
     for name, measure in measures.items():
         found |= {name: measure["value"], f"{name}_low": measure["low"], f"{name}_high": measure["high"]}
     perfect = calibration.ece_if_perfect(oriented[0], N_BINS, seed) if oriented else None
-    shape, sureness = (test(_coined(ranked)) if ranked else None for test in _TESTS)
+    shape, sureness = (test(coined(ranked)) if ranked else None for test in _TESTS)
     found |= {
         "length_guess_side": _guess_side(decided),
         "ece_if_perfect": {"mean": perfect.mean, "p95": perfect.p95} if perfect else None,
@@ -63,8 +65,14 @@ def figures(scored: Sequence[ScoredPair], *, seed: int = 0) -> dict[str, Any]:
         "spiegelhalter_p": sureness.p_value if sureness else None,
         "margins": _margins([p.margin for p in ranked if p.margin is not None]),
         "reliability": calibration.reliability_rows(*oriented, N_BINS) if oriented else [],
-        "by_source": _by(decided, lambda p: p.source, seed),
-        "by_stratum": _by(decided, lambda p: p.stratum, seed),
+        "by_source": parts.by(parts.split(decided, lambda p: p.source), seed),
+        "by_stratum": parts.by(parts.split(decided, lambda p: p.stratum), seed),
+        "by_subset": parts.by(parts.split(decided, lambda p: p.strata), seed),
+        "by_cohort": parts.by_cohort(pairs, seed),
+        "worst_stratum_name": worst_name,
+        "style_matrix": parts.style_matrix(decided, seed),
+        "precision": selection.precision(decided, confidences),
+        "risk_coverage": selection.curve(decided),
         "measures": measures,
         "seed": seed,
     }
@@ -81,7 +89,7 @@ def difference(one: Sequence[ScoredPair], other: Sequence[ScoredPair], *, seed: 
     pairs = [sorted((p for p in side if not p.is_tie), key=lambda p: p.pair_id) for side in (one, other)]
     if [p.pair_id for p in pairs[0]] != [p.pair_id for p in pairs[1]]:
         raise ValueError("the two versions were scored on different pairs")
-    margins = [_coined(side) for side in pairs]
+    margins = [coined(side) for side in pairs]
     hits = [ranking.hits(m) for m in margins]
     groups = [p.group for p in pairs[0]]
     result: dict[str, Any] = rounded(
@@ -95,20 +103,20 @@ def difference(one: Sequence[ScoredPair], other: Sequence[ScoredPair], *, seed: 
 
 
 def _ranking(decided: Sequence[ScoredPair], pairs: Sequence[ScoredPair], seed: int) -> dict[str, dict[str, Any]]:
-    margins, groups = _coined(decided), [p.group for p in decided]
+    margins, groups = coined(decided), [p.group for p in decided]
     found = {
         "accuracy": mean(ranking.hits(margins), groups, seed, share=True),
         "log_loss": mean(ranking.log_losses(margins), groups, seed),
         "brier": mean(ranking.squared_errors(margins), groups, seed),
     }
     if any(p.target < 1 for p in pairs):  # several labelers: how well the whole vote is met, ties included
-        every, targets = _coined(pairs), np.array([p.target for p in pairs])
+        every, targets = coined(pairs), np.array([p.target for p in pairs])
         found["soft_log_loss"] = mean(ranking.log_losses(every, targets), [p.group for p in pairs], seed)
     return found
 
 
 def _length(decided: Sequence[ScoredPair], pairs: Sequence[ScoredPair], seed: int) -> dict[str, dict[str, Any]]:
-    hits, groups = ranking.hits(_coined(decided)), np.array([p.group for p in decided])
+    hits, groups = ranking.hits(coined(decided)), np.array([p.group for p in decided])
     longer = np.array([p.length_difference for p in decided], dtype=np.float64)
     baseline = ranking.hits(longer)
     better = baseline if _guess_side(decided) == "longer" else 1.0 - baseline
@@ -121,6 +129,17 @@ def _length(decided: Sequence[ScoredPair], pairs: Sequence[ScoredPair], seed: in
         "accuracy_chosen_shorter": mean(hits[longer < 0], groups[longer < 0], seed, share=True),
         "length_correlation": _length_correlation(pairs, length.spearman_both_ways, seed),
         "length_correlation_linear": _length_correlation(pairs, length.pearson_both_ways, seed),
+    }
+
+
+def _position(decided: Sequence[ScoredPair], seed: int) -> dict[str, dict[str, Any]]:
+    """Which side people prefer, and accuracy on either: `a` is the reply with the smaller digest, so a side should mean nothing."""
+    hits, groups = ranking.hits(coined(decided)), np.array([p.group for p in decided])
+    is_a = np.array([p.chosen_is_a for p in decided], dtype=bool)
+    return {
+        "chosen_is_a": mean(is_a.astype(np.float64), groups, seed, share=True),
+        "accuracy_chosen_a": mean(hits[is_a], groups[is_a], seed, share=True),
+        "accuracy_chosen_b": mean(hits[~is_a], groups[~is_a], seed, share=True),
     }
 
 
@@ -174,60 +193,3 @@ def _margins(margins: Sequence[float]) -> dict[str, Any] | None:
         "edges": edges.tolist(),
         "counts": counts.tolist(),
     }
-
-
-def _by(decided: Sequence[ScoredPair], key: Callable[[ScoredPair], str], seed: int) -> dict[str, Any]:
-    """Accuracy of each part with at least MIN_SHOWN pairs: a smaller one's interval says nothing, and invites
-    stories."""
-    parts: dict[str, list[ScoredPair]] = {}
-    for pair in decided:
-        parts.setdefault(key(pair), []).append(pair)
-    shown = {
-        name: mean(ranking.hits(_coined(part)), [p.group for p in part], seed, share=True)
-        for name, part in sorted(parts.items())
-        if len(part) >= MIN_SHOWN
-    }
-    hidden = [part for part in parts.values() if len(part) < MIN_SHOWN]
-    return {"shown": shown, "hidden": {"parts": len(hidden), "pairs": sum(map(len, hidden)), "below": MIN_SHOWN}}
-
-
-def _coined(pairs: Sequence[ScoredPair]) -> Floats:
-    """(N,) margins, an unscored pair's taken as 0."""
-    return np.array([p.margin or 0.0 for p in pairs], dtype=np.float64)
-
-
-def mean(values: Floats, groups: Sequence[str] | NDArray[Any], seed: int, *, share: bool = False) -> dict[str, Any]:
-    """A mean with its clustered interval. share: of values in [0, 1], see `intervals.share`."""
-    if not len(values):
-        return nothing()
-    of = intervals.share if share else intervals.bootstrap
-    interval = of(values, groups_N=groups, n_boot=N_BOOT, level=LEVEL, seed=seed)
-    return estimate(float(np.mean(values)), interval, len(values))
-
-
-def estimate(value: float, interval: intervals.Interval, n: int) -> dict[str, Any]:
-    """A figure as the reports hold it; an interval of one group is none."""
-    if interval.is_degenerate:
-        return {"value": value, "low": None, "high": None, "n": n, "level": None, "method": NO_INTERVAL}
-    return {
-        "value": value,
-        "low": interval.low,
-        "high": interval.high,
-        "n": n,
-        "level": interval.level,
-        "method": interval.method,
-    }
-
-
-def nothing() -> dict[str, Any]:
-    """A figure of no pairs."""
-    return {"value": None, "low": None, "high": None, "n": 0, "level": None, "method": "no pairs"}
-
-
-def rounded(value: Any) -> Any:
-    """The same with every float rounded, so that figures compare as text."""
-    if isinstance(value, float | np.floating):
-        return round(float(value), _DECIMALS) + 0.0  # no -0.0
-    if isinstance(value, dict):
-        return {key: rounded(item) for key, item in value.items()}
-    return [rounded(item) for item in value] if isinstance(value, list) else value

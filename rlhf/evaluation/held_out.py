@@ -1,103 +1,101 @@
-"""Reward versions on a snapshot's held-out pairs: the main road from names to a published report."""
+"""Reward versions on held-out pairs, a snapshot's or a suite's: the main road from names to a published report."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rlhf.errors import BadInput, BadUsage, NotFound
-from rlhf.evaluation import reports
-from rlhf.evaluation.figures import LEVEL, N_BINS, N_BOOT, N_BOOT_SLOW, difference, figures
+from rlhf.errors import BadInput
+from rlhf.evaluation import reports, selection, stability
+from rlhf.evaluation.estimates import LEVEL, N_BOOT, N_BOOT_SLOW
+from rlhf.evaluation.figures import N_BINS, difference, figures
+from rlhf.evaluation.material import Material, material
 from rlhf.evaluation.page import render
 from rlhf.evaluation.reports import Report
-from rlhf.evaluation.scored import PairScore, ScoredPair, scored_pair
-from rlhf.records import Judgement, Pair, SnapshotRow, VersionRef
+from rlhf.evaluation.scored import PairScore, ScoredPair
+from rlhf.evaluation.seen import Training, trainings
+from rlhf.records import Pair, VersionRef
 from rlhf.store import Workspace
 
 Score = Callable[..., Sequence[PairScore]]
+Progress = Callable[[int, int], None]
 SCHEMA_VERSION = 1
-SPLITS = ("train", "test")
 METHOD = {
     "accuracy": "share of decided pairs ranked as the labelers did; one without scores, or with equal ones, counts 0.5",
     "intervals": f"{LEVEL:.0%} percentile bootstrap, {N_BOOT} resamples of opening turns "
-    f"({N_BOOT_SLOW} for ECE and length correlation)",
+    f"({N_BOOT_SLOW} for ECE, length correlation and AURC)",
     "calibration": f"orientation drawn at random, {N_BINS} equal-mass bins; test: Kolmogorov-Smirnov on cumulative differences, "
     "least sure first, which takes pairs for independent",
     "length_correlation": "Spearman (linear: Pearson), each pair taken both ways round",
+    "precision": "share that is right of the pairs on which max(P(a), P(b)) is at least the confidence; exact (Clopper-Pearson)",
+    "risk_coverage": "errors among the surest share of all decided pairs; AURC is their mean over all coverages",
+    "worst_stratum": "the lowest accuracy of a stratum (of a snapshot: a source), Bonferroni over strata",
 }
-
-
-@dataclass(frozen=True, slots=True)
-class _Judged:
-    """The rows of a split that have a verdict, and what became of the others."""
-
-    rows: tuple[tuple[SnapshotRow, float, tuple[Judgement, ...]], ...]  # row, P(a better), the judgements used
-    n_undecided: int
-    n_no_consent: int
-    kinds: tuple[str, ...]
-
-    @property
-    def pairs(self) -> list[Pair]:
-        return [row.pair for row, _, _ in self.rows]
 
 
 def evaluate(
     workspace: Workspace,
     versions: Sequence[str],
-    snapshot: str,
+    snapshot: str | None = None,
     *,
+    suite: str | None = None,
     split: str = "test",
+    precision: Sequence[float] = selection.CONFIDENCES,
+    n_stability: int = 0,
+    dtype: str = "float32",
     out: Path | None = None,
     seed: int = 0,
-    on_progress: Callable[[int, int], None] | None = None,
+    on_progress: Progress | None = None,
     score: Score | None = None,
 ) -> Report:
-    """Score every judged pair of the split with each version and publish figures, differences and the page as a report.
+    """Score every judged pair of the snapshot's split, or of the suite, with each version and publish figures, differences and the
+    page as a report.
 
-    versions: reward versions (`name@7`, `name@alias`, `sha256:...`). out: a folder that gets copies of report.json and
-    report.html too. seed: of the resampling and the drawn orientation. score: another scorer than the reward room's
-    `score_pairs(workspace, version, pairs, on_progress=...)`.
-    The same evaluation again returns the report that is there. Raises NotFound for an unknown version or snapshot,
-    BadInput for a version that is no reward, a repeated version or a split without a judged pair, BadUsage for an unknown split.
+    versions: reward versions (`name@7`, `name@alias`, `sha256:...`). precision: confidences at which it is given.
+    n_stability: so many pairs are scored again under small changes of the chat and with their sides swapped
+    (`stability.VARIANTS`); 0 = none. dtype: of the body, float32 or bfloat16 (faster where the processor has it, off by about
+    1e-2), auto = what pays here. out: a folder that gets copies of report.json and report.html too. seed: of the
+    resampling, the drawn orientation and the drawn pairs.
+    score: another scorer than the reward room's `score_pairs(workspace, version, pairs, on_progress=...)`, which keeps what it
+    computed: an interrupted evaluation goes on where it was.
+    The same evaluation again returns the report that is there. Raises NotFound for an unknown version, snapshot or suite,
+    BadInput for a version that is no reward, a repeated version or nothing judged, BadUsage for an unknown split or confidence, and
+    `seen.Overlap` where a version was trained on rows of a suite that is held out.
     """
-    from rlhf.snapshots import open_snapshot
-
     refs = _rewards(workspace, versions)
-    if split not in SPLITS:
-        raise BadUsage(f"a snapshot has no split '{split}'", fix="use --split test (held out) or --split train")
+    confidences = selection.check_confidences(precision)
     if out is not None:
         reports.check_out(out)
-    cut = open_snapshot(workspace, snapshot)
-    judged = _judged(cut.rows("train" if split == "train" else "test"))
-    if not judged.rows:
-        raise BadInput(
-            f"{cut.name}@{cut.number} has no judged pair in its {split} split "
-            f"({judged.n_undecided} without a verdict, {judged.n_no_consent} without consent to evaluate)",
-            fix="cut one with a larger --holdout, or name another snapshot",
-        )
-    score = score or _reward_scorer()
-    scored = {str(ref): _scored(workspace, ref, judged, score, on_progress) for ref in refs}
+    data = material(workspace, snapshot, suite, split)
+    trained = trainings(workspace, refs, data)
+    score = score or _reward_scorer(dtype)
+    scored, shaken = {}, {}
+    for ref in refs:
+        name = str(ref)
+        scores = score(workspace, ref, data.pairs, on_progress=on_progress)
+        scored[name] = _scored(ref, data, scores)
+        shaken[name] = _stability(workspace, ref, data, scores, score, n_stability, seed)
     content: dict[str, Any] = {
         "kind": "evaluation",
         "schema_version": SCHEMA_VERSION,
-        "title": f"{', '.join(scored)} on snapshot {cut.name}@{cut.number} ({split})",
-        "versions": _versions(workspace, refs, scored, judged, seed),
-        "differences": _differences(scored, seed),
-        "snapshot": {
-            "name": f"{cut.name}@{cut.number}",
-            "digest": cut.digest,
-            "split": split,
-            "pairs": len(judged.rows),
-            "without_verdict": judged.n_undecided,
-            "without_consent": judged.n_no_consent,
+        "title": f"{', '.join(scored)} on {data.title}",
+        "versions": {
+            str(ref): _version(workspace, ref, trained[str(ref)])
+            | {
+                "figures": figures(scored[str(ref)], seed=seed, confidences=confidences)
+                | _stable_figures(shaken[str(ref)])
+            }
+            for ref in refs
         },
-        "labelers": list(judged.kinds),
+        "differences": _differences(scored, seed),
+        "snapshot": data.as_json(),
+        "labelers": list(data.labelers),
         "seed": seed,
         "method": METHOD,
     }
-    content["simulated"] = "simulated" in judged.kinds or any(v["simulated"] for v in content["versions"].values())
+    content["simulated"] = "simulated" in data.labelers or any(v["simulated"] for v in content["versions"].values())
     content["digest"] = _content_digest(content)
     report = reports.publish(workspace, content, render(content, scored))
     if out is not None:
@@ -122,37 +120,16 @@ def _rewards(workspace: Workspace, versions: Sequence[str]) -> list[VersionRef]:
     return refs
 
 
-def _judged(rows: Iterable[SnapshotRow]) -> _Judged:
-    """Only judgements whose labeler agreed to evaluation count; a pair that is left without any is counted, not
-    forgotten."""
-    from rlhf.reward.targets import target_of
-
-    used, n_undecided, n_no_consent, kinds = [], 0, 0, set()
-    for row in rows:
-        allowed = tuple(j for j in row.judgements if "evaluate" in j.consent)
-        target = target_of(allowed, "soft") if allowed else None
-        if target is None:
-            n_no_consent += bool(row.judgements) and not allowed
-            n_undecided += bool(allowed) or not row.judgements
-            continue
-        used.append((row, float(target), allowed))
-        kinds |= {j.kind for j in allowed}
-    return _Judged(tuple(used), n_undecided, n_no_consent, tuple(sorted(kinds)))
-
-
-def _reward_scorer() -> Score:
+def _reward_scorer(dtype: str) -> Score:
     """The reward room's scorer; imported here, for it brings torch."""
     from rlhf.reward import score_pairs
 
-    return score_pairs
+    return score_pairs if dtype == "float32" else partial(score_pairs, dtype=dtype)
 
 
-def _scored(
-    workspace: Workspace, ref: VersionRef, judged: _Judged, score: Score, on_progress: Callable[[int, int], None] | None
-) -> list[ScoredPair]:
-    scores = score(workspace, ref, judged.pairs, on_progress=on_progress)
-    assert len(scores) == len(judged.rows), "a scorer gives one score a pair"
-    found = [scored_pair(row, target, used, s) for (row, target, used), s in zip(judged.rows, scores, strict=True)]
+def _scored(ref: VersionRef, data: Material, scores: Sequence[PairScore]) -> list[ScoredPair]:
+    assert len(scores) == len(data.rows), "a scorer gives one score a pair"
+    found = [used.scored(one) for used, one in zip(data.rows, scores, strict=True)]
     if all(pair.margin is None for pair in found):
         raise BadInput(
             f"{ref} can score none of the {len(found)} judged pairs: they are longer than it reads, or its template refuses them",
@@ -161,54 +138,48 @@ def _scored(
     return found
 
 
-def _versions(
+def _stability(
     workspace: Workspace,
-    refs: Sequence[VersionRef],
-    scored: Mapping[str, Sequence[ScoredPair]],
-    judged: _Judged,
+    ref: VersionRef,
+    data: Material,
+    scores: Sequence[PairScore],
+    score: Score,
+    n: int,
     seed: int,
-) -> dict[str, dict[str, Any]]:
-    """Each version's identity and figures, and how many of the evaluated opening turns it, or what it came from, was trained on.
+) -> dict[str, Any] | None:
+    """Of n pairs, drawn by hash; None where nobody asked."""
+    if n < 1:
+        return None
+    by_pair = dict(zip((pair.id for pair in data.pairs), scores, strict=True))
+    chosen = stability.drawn(data.pairs, n, seed)
 
-    Splits are a hash of the opening turn, so these are 0 unless another seed, another holdout or the train split was
-    used; None where a snapshot behind it can't be read in this workspace.
-    """
+    def rescore(pairs: Sequence[Pair]) -> Sequence[PairScore]:
+        return score(workspace, ref, pairs, on_progress=None)
+
+    return stability.measured(chosen, [by_pair[pair.id] for pair in chosen], rescore, seed)
+
+
+def _stable_figures(found: dict[str, Any] | None) -> dict[str, Any]:
+    """The whole, and flat for programs the share of preferences that the worst variant flips."""
+    return {"stability": found, "most_flipped": found["most_flipped"] if found else None}
+
+
+def _version(workspace: Workspace, ref: VersionRef, training: Training) -> dict[str, Any]:
+    """A version's identity, and how many of the evaluated opening turns it, or what it came from, was trained on; None where a
+    snapshot behind it can't be read in this workspace."""
     from rlhf import registry
 
-    groups = {row.pair.group for row, _, _ in judged.rows}
-    lines = {str(ref): registry.lineage(workspace, ref) for ref in refs}
-    trained = {o.digest: _training(workspace, o.digest) for line in lines.values() for o in line.snapshots}
-    found = {}
-    for ref in refs:
-        manifest = registry.show(workspace, ref).manifest
-        line = lines[str(ref)]
-        training = trained.get(manifest.get("snapshot_digest") or "")
-        known = [one for origin in line.snapshots if (one := trained[origin.digest]) is not None]
-        is_known = bool(known) and len(known) == len(line.snapshots) and not line.absent
-        found[str(ref)] = {
-            "digest": ref.digest,
-            "kind": manifest["kind"],
-            "base": manifest["base"]["name"],
-            "base_digest": manifest["base"]["digest"],
-            "simulated": bool(manifest.get("simulated", False)),
-            "trained_on": training[0] if training else None,
-            "trained_on_digest": manifest.get("snapshot_digest"),
-            "seen_openings": len(groups & set().union(*(one[1] for one in known))) if is_known else None,
-            "figures": figures(scored[str(ref)], seed=seed),
-        }
-    return found
-
-
-def _training(workspace: Workspace, digest: str) -> tuple[str, set[str]] | None:
-    """Name of the snapshot with this digest and the opening turns of its train split; None where it isn't in this
-    workspace."""
-    from rlhf.snapshots import open_snapshot
-
-    try:
-        snapshot = open_snapshot(workspace, f"sha256:{digest}")
-    except NotFound:
-        return None
-    return f"{snapshot.name}@{snapshot.number}", {row.pair.group for row in snapshot.rows("train")}
+    manifest = registry.show(workspace, ref).manifest
+    return {
+        "digest": ref.digest,
+        "kind": manifest["kind"],
+        "base": manifest["base"]["name"],
+        "base_digest": manifest["base"]["digest"],
+        "simulated": bool(manifest.get("simulated", False)),
+        "trained_on": training.trained_on,
+        "trained_on_digest": training.trained_on_digest,
+        "seen_openings": training.openings,
+    }
 
 
 def _differences(scored: Mapping[str, Sequence[ScoredPair]], seed: int) -> list[dict[str, Any]]:
@@ -222,7 +193,7 @@ def _differences(scored: Mapping[str, Sequence[ScoredPair]], seed: int) -> list[
 
 
 def _content_digest(content: Mapping[str, Any]) -> str:
-    """Over versions by digest, figures, snapshot by digest, seed and method. Names and numbers are a workspace's
+    """Over versions by digest, figures, snapshot or suite by digest, seed and method. Names and numbers are a workspace's
     own."""
     from rlhf.ids import digest_of
 
@@ -238,6 +209,7 @@ def _content_digest(content: Mapping[str, Any]) -> str:
                 d | {"a": name_to_digest[d["a"]], "b": name_to_digest[d["b"]]} for d in content["differences"]
             ],
             "snapshot": content["snapshot"]["digest"],
+            "kind_of_data": content["snapshot"]["kind"],
             "split": content["snapshot"]["split"],
             "seed": content["seed"],
             "method": content["method"],

@@ -10,6 +10,7 @@ from markupsafe import Markup
 from rlhf.evaluation.charts import charts, estimate_of
 from rlhf.evaluation.examples import examples
 from rlhf.evaluation.scored import ScoredPair
+from rlhf.evaluation.tables import tables
 from rlhf.evaluation.wording import against_length, assumptions, better_or_not, number, percent, range_of, value_of
 from rlhf.pages import Section, facts, page, plot_grid, plots, table
 from rlhf.pages.page import bullets, digest, folded, headline, headline_text
@@ -32,6 +33,16 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("brier", "Brier score", "3", "a coin has 0.250, lower is better"),
     ("ece", "Calibration error (ECE)", "3", "mean gap between predicted and observed share"),
     ("length_correlation", "Length correlation", "+3", "rank correlation of score and length differences within pairs"),
+    ("worst_stratum", "Accuracy, worst stratum", "%", "percent; of the stratum with the lowest"),
+    (
+        "aurc",
+        "Area under the risk-coverage curve",
+        "3",
+        "mean error over all coverages, surest pairs first; lower is better",
+    ),
+    ("chosen_is_a", "Preferred reply is a", "%", "percent; about 50, since sides are given by digests"),
+    ("accuracy_chosen_a", "Accuracy, preferred is a", "%", "percent; a side should mean nothing"),
+    ("accuracy_chosen_b", "Accuracy, preferred is b", "%", "percent"),
     (
         "length_correlation_linear",
         "Length correlation, linear",
@@ -142,6 +153,7 @@ def _of_version(
     of = f" of {name}" if several else ""
     return [
         Section(f"Figures{of}", _figures(f), _counts(f)),
+        *tables(f, of),
         Section(f"Plots{of}", plot_grid(charts(f, scored, slug))),
         Section(
             f"Examples{of}",
@@ -201,7 +213,10 @@ def _identity(content: Mapping[str, Any]) -> Markup:
             ("Kind, base", Markup("{} on {} {}").format(v["kind"], v["base"], digest(v["base_digest"]))),
         ]
     rows += [
-        ("Snapshot", Markup("<strong>{}</strong> {}").format(snapshot["name"], digest(snapshot["digest"]))),
+        (
+            snapshot["kind"].title(),
+            Markup("<strong>{}</strong> {}").format(snapshot["name"], digest(snapshot["digest"])),
+        ),
         ("Split", f"{snapshot['split']}, {snapshot['pairs']:,} judged pairs"),
         ("Judged by", ", ".join(content["labelers"])),
         ("Seed", str(content["seed"])),

@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from rlhf.errors import BadInput
-from rlhf.records import Judgement, Message, SnapshotRow
+from rlhf.records import Judgement, Message, Pair
 
 PROMPT_CHARACTERS, REPLY_CHARACTERS = 500, 700
+
+
+@dataclass(frozen=True, slots=True)
+class CohortVote:
+    """What one cohort of labelers said of a pair. target: share of its verdict on the chosen reply's side, in [0, 1]; people: its
+    labelers as `source labeler`, those that are known."""
+
+    cohort: str
+    target: float
+    people: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +30,8 @@ class ScoredPair:
     score_chosen, score_rejected: float, or both None where the pair could not be scored (too long).
     target: share of the verdict on the chosen reply's side, in [0.5, 1]; 0.5 = tie. Lengths in characters, n_tokens
     over prompt and both replies. group: what is resampled together (the conversation's opening turn). stratum: how the
-    labelers agreed. prompt, chosen, rejected: texts for the examples, possibly shortened.
+    labelers agreed. prompt, chosen, rejected: texts for the examples, possibly shortened. strata, styles: of a suite's row.
+    chosen_is_a: the preferred reply is the pair's `a`.
     """
 
     pair_id: str
@@ -37,6 +48,10 @@ class ScoredPair:
     prompt: str = ""
     chosen: str = ""
     rejected: str = ""
+    strata: tuple[str, ...] = ()
+    styles: tuple[str, ...] = ()
+    chosen_is_a: bool = True
+    cohorts: tuple[CohortVote, ...] = ()
 
     def __post_init__(self) -> None:
         if not 0.5 <= self.target <= 1:
@@ -81,8 +96,29 @@ class PairScore(Protocol):
     def truncated(self) -> bool: ...
 
 
-def scored_pair(row: SnapshotRow, p_a: float, judgements: Sequence[Judgement], score: PairScore) -> ScoredPair:
-    """A snapshot's row with its target (P(a better)) and its score, turned so that the preferred reply is `chosen`."""
+class Row(Protocol):
+    """A frozen row: a snapshot's, or a suite's, which has strata and styles too."""
+
+    @property
+    def pair(self) -> Pair: ...
+    @property
+    def judgements(self) -> tuple[Judgement, ...]: ...
+    @property
+    def sources(self) -> tuple[str, ...]: ...
+    @property
+    def digest(self) -> str: ...
+
+
+def scored_pair(
+    row: Row,
+    p_a: float,
+    judgements: Sequence[Judgement],
+    score: PairScore,
+    *,
+    strata: tuple[str, ...] = (),
+    styles: tuple[str, ...] = (),
+) -> ScoredPair:
+    """A row with its target (P(a better)) and its score, turned so that the preferred reply is `chosen`."""
     pair = row.pair
     a_first = p_a >= 0.5
     chosen, rejected = (pair.reply_a, pair.reply_b) if a_first else (pair.reply_b, pair.reply_a)
@@ -102,7 +138,22 @@ def scored_pair(row: SnapshotRow, p_a: float, judgements: Sequence[Judgement], s
         prompt=ending(pair.prompt),
         chosen=beginning(chosen),
         rejected=beginning(rejected),
+        strata=strata,
+        styles=styles,
+        chosen_is_a=a_first,
+        cohorts=tuple(_cohorts(judgements, a_first)),
     )
+
+
+def _cohorts(judgements: Sequence[Judgement], a_first: bool) -> Iterator[CohortVote]:
+    from rlhf.reward.targets import target_of
+
+    for cohort in sorted({j.cohort for j in judgements if j.cohort}):
+        own = [j for j in judgements if j.cohort == cohort]
+        p_a = target_of(own, "soft")
+        if p_a is not None:
+            people = sorted({f"{j.source} {j.labeler}" for j in own if j.labeler})
+            yield CohortVote(cohort, float(p_a) if a_first else 1.0 - float(p_a), tuple(people))
 
 
 def agreement(judgements: Sequence[Judgement]) -> str:

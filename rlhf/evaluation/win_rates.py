@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rlhf.evaluation.figures import LEVEL, Floats, estimate, mean, nothing, rounded
+from rlhf.evaluation.estimates import LEVEL, Floats, estimate, mean, nothing, rounded
 from rlhf.evaluation.judges import Verdict
 from rlhf.evaluation.reply_pairs import ReplyPair
 from rlhf.measures import controlled, intervals, text

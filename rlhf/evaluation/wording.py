@@ -96,8 +96,14 @@ def assumptions(content: Mapping[str, Any]) -> Iterator[str]:
             f"Left out: {snapshot['without_verdict']:,} pairs without a verdict (skipped by all), "
             f"{snapshot['without_consent']:,} whose labelers did not agree to evaluation."
         )
+    if snapshot["split"] == "not held out":
+        yield (
+            f"{snapshot['name']} is declared not held out: versions may have been trained on its rows, and where they were their "
+            "figures are too good."
+        )
     for name, version in content["versions"].items():
         yield _seen(name, version, snapshot["split"])
+    yield f"Precision: {method['precision']}. Risk-coverage: {method['risk_coverage']}. Worst stratum: {method['worst_stratum']}."
     yield "What the base model read before its adapter was trained is unknown; it may have met these conversations."
 
 
@@ -111,5 +117,5 @@ def _seen(name: str, version: Mapping[str, Any], split: str) -> str:
         return f"{name} was trained on the snapshot {version['trained_on']}, on none of these opening turns."
     return (
         f"Caution: {version['seen_openings']:,} of these opening turns were in the training of {name} "
-        f"(snapshot {version['trained_on']}): its figures on this {split} split are too good."
+        f"(snapshot {version['trained_on']}): its figures on these pairs ({split}) are too good."
     )

@@ -7,19 +7,13 @@ The delimiter is the one of comma, semicolon and tab that the header has most of
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from rlhf.errors import BadInput
+from rlhf.feedback.formulas import bare, is_ours
 
 NumberedLine = tuple[int, bytes, str]  # number, bytes, problem
-_FORMULA = ("'=", "'+", "'-", "'@")
-_GUARDED = {
-    "labeler",
-    "source",
-    "cohort",
-    "note",
-}  # what `feedback export` guards with a quote before a formula's first sign
 
 
 class _Unusable(Exception):
@@ -41,7 +35,7 @@ def csv_records(
     header = [cell.strip() for cell in header]
     if twice := {cell for cell in header if header.count(cell) > 1}:
         raise BadInput(f"{name} has two columns named '{min(twice)}'", fix="rename one of them")
-    guarded = [column for column in header if column in _GUARDED]
+    text_of: Callable[[str], str] = bare if is_ours(header) else str
     for line, cells, last, problem in records:
         if cells is None:
             yield line, None, problem
@@ -49,11 +43,7 @@ def csv_records(
             where = f" (lines {line} to {last})" if last > line else ""
             yield line, None, f"{len(cells)} columns where the header has {len(header)}{where}"
         else:
-            record = dict(zip(header, cells, strict=True))
-            for column in guarded:
-                if record[column].startswith(_FORMULA):
-                    record[column] = record[column][1:]
-            yield line, record, ""
+            yield line, dict(zip(header, map(text_of, cells), strict=True)), ""
 
 
 def _cells(lines: Iterable[NumberedLine], limit: int) -> Iterator[tuple[int, list[str] | None, int, str]]:

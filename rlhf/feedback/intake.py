@@ -10,9 +10,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
+from sqlalchemy import func, not_, select
+
 from rlhf.feedback import tombstones
+from rlhf.feedback.anonymise import mask
 from rlhf.feedback.appending import add_judgements, add_pairs, add_sources, existing, once
 from rlhf.feedback.drafts import Draft, KeyedVote, PairDraft, Rating, Rejected
 from rlhf.feedback.keys import KeyIndex, Known
@@ -21,11 +25,11 @@ from rlhf.feedback.resolve import Defaults, Ready, judgement_of, resolve_pair, r
 from rlhf.ids import now_text
 from rlhf.records import Comment, Judgement, RejectedRow
 from rlhf.store import Workspace, Write
-from rlhf.store.tables import comments, imports, judgements, rejected_rows
+from rlhf.store.tables import comments, imports, judgements, pair_sources, rejected_rows
 
 # Bigger batches touch each index page fewer times (5,000 rows: a fifth faster than 2,000), and a crash repeats more.
 BATCH_ROWS, BATCH_CHARS = 5_000, 16_000_000
-_DETAILS = ("pairs", "pairs_merged", "judgements", "comments", "pair_errors")
+_DETAILS = ("pairs", "pairs_merged", "judgements", "comments", "pair_errors", "unjudged")
 ERRORS_IN_RECEIPT = 1_000  # all are stored; a receipt shows this many
 
 
@@ -53,6 +57,7 @@ class Intake:
         self._batch: list[Ready] = []
         self._rejected: list[RejectedRow] = []
         self._chars = 0
+        self._has_described = False  # pairs came without votes
 
     def take(self, file: str, line: int, draft: Draft) -> None:
         """One row; it may be rejected here, or later as erased."""
@@ -96,6 +101,8 @@ class Intake:
                         for row in self._rejected
                     ],
                 )
+                if state == "done" and self._has_described:
+                    self.counts["unjudged"] = self._n_unjudged(write)
                 if not self.trial or state != "open":  # a trial under way has stored no row: nothing to claim
                     write.connection.execute(
                         imports.update().where(imports.c.id == self.import_id).values(state=state, **self.columns())
@@ -157,6 +164,7 @@ class Intake:
         return f"{self._units.get(file, 'line')} {number}"
 
     def _note(self, row: RejectedRow, counted: bool) -> None:
+        row = replace(row, reason=mask(row.reason)[0])  # it may quote the row
         self._rejected.append(row)
         if len(self.errors) < ERRORS_IN_RECEIPT:
             self.errors.append(row)
@@ -169,6 +177,7 @@ class Intake:
             return
         at = now_text()
         described = [ready.pair for ready in live if ready.pair and not ready.counted]
+        self._has_described = self._has_described or bool(described)
         new_pairs = add_pairs(write, described, at)
         self.counts["pairs_merged"] += len(described) - new_pairs
         new_pairs += add_pairs(write, [ready.pair for ready in live if ready.pair and ready.counted], at)
@@ -182,6 +191,12 @@ class Intake:
         if new_comments:
             self._store_ratings(write, list(new_comments.values()), at)
 
+    def _n_unjudged(self, write: Write) -> int:
+        """Of the pairs that this import brought, those that nobody has judged, here or elsewhere."""
+        judged = select(judgements.c.id).where(judgements.c.pair_id == pair_sources.c.pair_id).exists()
+        brought = select(func.count()).where(pair_sources.c.import_id == self.import_id, not_(judged))
+        return write.connection.execute(brought).scalar_one()
+
     def _unburied(self, write: Write, batch: Sequence[Ready]) -> list[Ready]:
         """The rows that no tombstone names; of several judgements in a row only the erased labelers' go."""
         things = [(ready, _things(ready)) for ready in batch]
@@ -190,8 +205,8 @@ class Intake:
             return list(batch)
         live = []
         for ready, names in things:
-            kept = [j for j in ready.judgements if ("labeler", j.labeler or "", j.source) not in buried]
-            whole = {t for t in names if t[0] != "labeler" or ready.comment}
+            kept = [j for j in ready.judgements if not buried & set(_things_of(j))]
+            whole = {t for t in names if t[0] not in ("labeler", "vote") or ready.comment}
             if buried & whole or (ready.judgements and not kept):
                 self._note(
                     RejectedRow(ready.file, ready.line, "erased: this person or pair was erased and is not taken back"),
@@ -242,7 +257,7 @@ class Intake:
 def _things(ready: Ready) -> list[tuple[str, str, str]]:
     """What a tombstone could name in this row."""
     names = {("pair", j.pair_id, "") for j in ready.judgements}
-    names |= {("labeler", j.labeler, j.source) for j in ready.judgements if j.labeler}
+    names |= {thing for j in ready.judgements for thing in _things_of(j)}
     if ready.pair:
         names.add(("pair", ready.pair.id, ""))
     if ready.subject:
@@ -254,8 +269,6 @@ def _things(ready: Ready) -> list[tuple[str, str, str]]:
 
 def _first(ready: Ready, draft: PairDraft) -> str:
     """The draft's first reply as it is stored, that is, masked."""
-    from rlhf.feedback.anonymise import mask
-
     return mask(draft.first)[0] if ready.masked else draft.first
 
 
@@ -264,3 +277,11 @@ def _size(draft: Draft) -> int:
         return 200
     texts = (draft.first, draft.second) if isinstance(draft, PairDraft) else (draft.reply,)
     return sum(map(len, texts)) + sum(len(turn.content) for turn in draft.prompt)
+
+
+def _things_of(judgement: Judgement) -> tuple[tuple[str, str, str], ...]:
+    """Its labeler in its source; and this vote in whatever source, for a file comes back under another name too."""
+    if not judgement.labeler:
+        return ()
+    vote = tombstones.vote(judgement.pair_id, judgement.labeler)
+    return ("labeler", judgement.labeler, judgement.source), vote

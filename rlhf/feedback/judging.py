@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import cache
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import ColumnElement, Select, bindparam, select
 
 from rlhf.errors import BadInput, Conflict, Forbidden, NotFound
 from rlhf.feedback import tombstones
@@ -14,6 +15,7 @@ from rlhf.feedback.appending import add_judgements, add_pairs, add_sources, once
 from rlhf.feedback.consent import scopes
 from rlhf.feedback.drafts import Rejected
 from rlhf.feedback.fields import check_text, filled
+from rlhf.feedback.pseudonyms import person_of
 from rlhf.feedback.reading import UNDO, in_force
 from rlhf.ids import now_text
 from rlhf.records import CHOICES, KINDS, Judgement, Message, Pair
@@ -40,6 +42,8 @@ def judge_in(write: Write, judgement: Judgement, *, pair: Pair | None = None) ->
     if pair is not None:
         judgement, pair = _masked_pair(judgement, pair)
     judgement = _checked(judgement)
+    if judgement.labeler is not None:
+        judgement = replace(judgement, labeler=person_of(write.key, judgement.labeler))
     things = {("pair", judgement.pair_id, "")} | (
         {("labeler", judgement.labeler, judgement.source)} if judgement.labeler else set()
     )
@@ -171,11 +175,7 @@ def _standing(write: Write, judgement: Judgement) -> str | None:
     """The id of the labeler's same choice that is in force already, whatever it superseded."""
     if judgement.supersedes is not None or judgement.labeler is None:
         return None
-    return write.connection.scalar(
-        select(judgements.c.id)
-        .where(in_force(), *_same_hand(judgement), judgements.c.choice == judgement.choice)
-        .limit(1)
-    )
+    return write.connection.scalar(_same_choice(), _hand(judgement) | {"choice": judgement.choice})
 
 
 def _after_undo(write: Write, judgement: Judgement) -> Judgement:
@@ -184,23 +184,35 @@ def _after_undo(write: Write, judgement: Judgement) -> Judgement:
     """
     if judgement.supersedes is not None or judgement.labeler is None:
         return judgement
-    later = judgements.alias("later")
-    undo = write.connection.scalar(
-        select(judgements.c.id)
-        .outerjoin(later, later.c.supersedes == judgements.c.id)
-        .where(*_same_hand(judgement), judgements.c.reason == UNDO, later.c.id.is_(None))
-        .order_by(judgements.c.id.desc())
-        .limit(1)
-    )
+    undo = write.connection.scalar(_last_undo(), _hand(judgement))
     return judgement if undo is None else replace(judgement, supersedes=str(undo))
 
 
-def _same_hand(judgement: Judgement) -> tuple[ColumnElement[bool], ...]:
+def _hand(judgement: Judgement) -> dict[str, str | None]:
+    return {"pair_id": judgement.pair_id, "source": judgement.source, "labeler": judgement.labeler}
+
+
+@cache
+def _same_choice() -> Select[str]:
+    """Built once, like the next: each answer asks both, and building one takes longer than running it."""
+    same = judgements.c.choice == bindparam("choice")
+    return select(judgements.c.id).where(in_force(), *_same_hand(), same).limit(1)
+
+
+@cache
+def _last_undo() -> Select[str]:
+    later = judgements.alias("later")
     return (
-        judgements.c.pair_id == judgement.pair_id,
-        judgements.c.source == judgement.source,
-        judgements.c.labeler == judgement.labeler,
+        select(judgements.c.id)
+        .outerjoin(later, later.c.supersedes == judgements.c.id)
+        .where(*_same_hand(), judgements.c.reason == UNDO, later.c.id.is_(None))
+        .order_by(judgements.c.id.desc())
+        .limit(1)
     )
+
+
+def _same_hand() -> tuple[ColumnElement[bool], ...]:
+    return tuple(judgements.c[name] == bindparam(name) for name in ("pair_id", "source", "labeler"))
 
 
 def _check_superseded(write: Write, judgement: Judgement) -> None:

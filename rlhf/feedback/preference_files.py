@@ -21,6 +21,7 @@ from typing import Any
 
 from rlhf.errors import BadInput, BadUsage
 from rlhf.feedback.consent import as_column
+from rlhf.feedback.formulas import guarded
 from rlhf.ids import new_id
 from rlhf.records import Judgement, Pair
 
@@ -29,7 +30,6 @@ _MESSAGES = ("prompt", "chosen", "rejected")
 _NUMBERS = {"strength": "int64", "seconds": "float64"}  # in Parquet; every other column is text
 _ALWAYS = ("choice", "split", "labeler", "source")  # promised to whoever reads the lines: null where it isn't known
 _PARQUET_ROWS = 2_000
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet would run
 
 Add = Callable[[Mapping[str, Any]], None]
 
@@ -76,6 +76,8 @@ def preference_files(path: str | Path, columns: Sequence[str]) -> Iterator[Prefe
     where a file can't be written.
     """
     target = Path(path)
+    if not target.name:
+        raise BadUsage("the file to write to has no name", fix=f"name one that ends in {', '.join(ENDINGS)}")
     ending = next((ending for ending in ENDINGS if target.name.lower().endswith(ending)), None)
     if ending is None:
         raise BadUsage(
@@ -146,7 +148,8 @@ def _parquet(path: Path, columns: tuple[str, ...]) -> Iterator[Add]:
     kinds = dict.fromkeys(_MESSAGES, messages) | {name: pa.type_for_alias(kind) for name, kind in _NUMBERS.items()}
     schema = pa.schema([(name, kinds.get(name, pa.string())) for name in columns])
     waiting: list[Mapping[str, Any]] = []
-    with pq.ParquetWriter(path, schema) as writer:
+    # Opened here: the writer's own complaint would name the file that stands in for the target.
+    with open(path, "wb") as file, pq.ParquetWriter(file, schema) as writer:
 
         def add(row: Mapping[str, Any]) -> None:
             waiting.append(row)
@@ -164,7 +167,7 @@ def _without_none(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _cell(value: Any) -> Any:
-    """Messages as JSON; a text that a spreadsheet would run as a formula gets a quote before it."""
+    """Messages as JSON, other text so that no spreadsheet runs it."""
     if isinstance(value, list):
         return json.dumps(value, ensure_ascii=False)
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
+    return guarded(value) if isinstance(value, str) else value

@@ -21,6 +21,7 @@ from rlhf.records import Judgement, Message, Pair
 from rlhf.store.tables import judgements, pair_sources, pairs
 
 UNDO = "undo"
+NOBODY = "erased"  # who acts in the rows of an erased person
 _CHUNK = 500
 _later = judgements.alias("later")
 
@@ -77,10 +78,11 @@ def read_pairs(
 
 
 def in_force() -> Any:
-    """The condition on `judgements`: not superseded, and no undo."""
+    """The condition on `judgements`: not superseded, no undo, and its labeler not erased."""
     return and_(
         ~exists().where(_later.c.supersedes == judgements.c.id),
         or_(judgements.c.reason.is_(None), judgements.c.reason != UNDO),
+        judgements.c.actor != NOBODY,
     )
 
 

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rlhf.feedback.anonymise import mask
+from rlhf.feedback.anonymise import mask, mask_in
 from rlhf.feedback.drafts import PairDraft, Rating, Rejected, Vote
+from rlhf.feedback.pseudonyms import person_of
 from rlhf.records import Choice, Comment, Judgement, Kind, Message, Pair
 
 
@@ -27,6 +28,14 @@ class Defaults:
     source_given: bool
     kind: Kind
     consent: tuple[str, ...]
+    workspace_key: str = ""
+
+    def person(self, name: str | None, masked: Counter[str]) -> str | None:
+        """A labeler or subject as they may be kept; an address that is replaced is counted."""
+        if name is None or (kept := person_of(self.workspace_key, name)) == name:
+            return name
+        masked["email"] += 1
+        return kept
 
 
 @dataclass(slots=True)
@@ -58,7 +67,17 @@ def resolve_pair(file: str, line: int, draft: PairDraft, defaults: Defaults) -> 
     first_is_a = first == pair.reply_a
     judgements = [judgement_of(pair.id, first_is_a, vote, defaults, masked) for vote in draft.votes]
     source = judgements[0].source if judgements else defaults.source
-    return Ready(file, line, source, pair, judgements, None, draft.subject, draft.details, masked, bool(draft.votes))
+    details = _with_gold_side(mask_in(draft.details, masked), first_is_a)
+    subject = defaults.person(draft.subject, masked)
+    return Ready(file, line, source, pair, judgements, None, subject, details, masked, bool(draft.votes))
+
+
+def _with_gold_side(details: Mapping[str, Any], first_is_a: bool) -> Mapping[str, Any]:
+    """An expert's `gold` as the source wrote it, a = its first reply, and as `gold_side` on the pair's own sides."""
+    side = {"a": "a" if first_is_a else "b", "b": "b" if first_is_a else "a", "tie": "tie"}.get(
+        str(details.get("gold"))
+    )
+    return details if side is None else {**details, "gold_side": side}
 
 
 def judgement_of(pair_id: str, first_is_a: bool, vote: Vote, defaults: Defaults, masked: Counter[str]) -> Judgement:
@@ -73,7 +92,7 @@ def judgement_of(pair_id: str, first_is_a: bool, vote: Vote, defaults: Defaults,
         pair_id=pair_id,
         choice=choice,
         source=defaults.source if defaults.source_given else vote.source or defaults.source,
-        labeler=vote.labeler,
+        labeler=defaults.person(vote.labeler, masked),
         kind=vote.kind or defaults.kind,
         strength=vote.strength,
         seconds=vote.seconds,
@@ -96,7 +115,7 @@ def resolve_rating(file: str, line: int, draft: Rating, defaults: Defaults) -> R
         defaults.source,
         draft.signal,
         draft.value,
-        draft.labeler,
+        defaults.person(draft.labeler, masked),
         _masked(draft.text, masked) if draft.text else None,
         defaults.consent,
         defaults.kind,

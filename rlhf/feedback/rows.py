@@ -26,6 +26,7 @@ from rlhf.feedback.json_items import items_of
 MAX_RECORD_BYTES = 8 << 20
 _PEEK_BYTES = 1 << 16
 _DAMAGE = (EOFError, zlib.error, gzip.BadGzipFile)
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 Layout = Literal["jsonl", "json", "csv", "parquet"]
 
 
@@ -86,6 +87,8 @@ def open_input(name: str) -> InputFile:
     try:
         if not name:
             raise BadInput("a file's name is empty", fix="name a file")
+        if _ADDRESS.match(name) and not path.exists():
+            raise BadInput(f"{name} is an address; nothing is fetched from one", fix="download it, and name the file")
         if not path.exists():
             raise BadInput(f"no file at {name}", fix="check the path")
         if path.is_dir():

@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import and_, exists, func, select
 
 from rlhf.errors import NotFound
+from rlhf.feedback.anonymise import placeholders
 from rlhf.feedback.reading import current_judgements, in_force, judgement_from, pair_from
 from rlhf.records import Judgement, Pair
 from rlhf.store import Workspace
@@ -17,13 +18,15 @@ from rlhf.store.tables import judgements, pair_sources, pairs
 
 @dataclass(frozen=True, slots=True)
 class PairLine:
-    """One line of a list. votes: choices in force and how often. kinds: human, simulated, … as they occur."""
+    """One line of a list. votes: choices in force and how often. kinds: human, simulated, … as they occur.
+    masked: personal data replaced in it, by kind."""
 
     id: str
     opening: str
     sources: tuple[str, ...]
     votes: dict[str, int]
     kinds: tuple[str, ...]
+    masked: dict[str, int]
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -32,6 +35,7 @@ class PairLine:
             "sources": list(self.sources),
             "votes": self.votes,
             "kinds": list(self.kinds),
+            "masked": self.masked,
         }
 
 
@@ -45,6 +49,12 @@ class PairPage:
     pair: Pair | None
     sources: dict[str, dict[str, Any]]
     judgements: tuple[tuple[str, Judgement, bool], ...]
+
+    @property
+    def masked(self) -> dict[str, int]:
+        """How many of each kind of personal data were replaced in prompt, replies and notes."""
+        notes = [text for _, j, _ in self.judgements for text in (j.note, j.reason) if text]
+        return placeholders([*_texts(self.pair), *notes] if self.pair else notes)
 
     def as_json(self) -> dict[str, Any]:
         told = (
@@ -67,6 +77,7 @@ class PairPage:
             "prompt": [turn.as_json() for turn in self.pair.prompt] if self.pair else None,
             "reply_a": self.pair.reply_a if self.pair else None,
             "reply_b": self.pair.reply_b if self.pair else None,
+            "masked": self.masked,
             "sources": self.sources,
             "judgements": [
                 {"id": id, "in_force": current, **{name: getattr(j, name) for name in told}, "consent": list(j.consent)}
@@ -108,12 +119,13 @@ def list_pairs(workspace: Workspace, *, source: str | None = None, limit: int = 
     return [
         PairLine(
             row.id,
-            _opening(pair_from(row)),
+            _opening(pair),
             tuple(named.get(row.id, ())),
             votes.get(row.id, {}),
             tuple(sorted(kinds.get(row.id, ()))),
+            placeholders(_texts(pair)),
         )
-        for row in rows
+        for row, pair in ((row, pair_from(row)) for row in rows)
     ]
 
 
@@ -149,6 +161,10 @@ def sources(workspace: Workspace) -> dict[str, int]:
     query = select(pair_sources.c.source, func.count()).group_by(pair_sources.c.source).order_by(pair_sources.c.source)
     with workspace.read() as connection:
         return {row[0]: row[1] for row in connection.execute(query)}
+
+
+def _texts(pair: Pair) -> list[str]:
+    return [*(turn.content for turn in pair.prompt), pair.reply_a, pair.reply_b]
 
 
 def _opening(pair: Pair) -> str:

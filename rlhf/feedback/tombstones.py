@@ -2,7 +2,7 @@
 workspace's key.
 
 A labeler is a pseudonym inside a source, so a labeler's tombstone names both; one with the source '' holds for every
-source.
+source. Each of their votes has one of those: the same file under another name is refused, somebody of that name elsewhere isn't.
 """
 
 from __future__ import annotations
@@ -19,10 +19,15 @@ _CHUNK = 500
 
 
 def key(workspace_key: str, what: str, value: str, source: str = "") -> str:
-    """HMAC-SHA-256 of what ('pair', 'labeler' or 'subject'), its source and its value under the workspace's key; 64
+    """HMAC-SHA-256 of what ('pair', 'labeler', 'subject' or 'vote'), its source and its value under the workspace's key; 64
     hex digits.
     """
     return hmac.new(workspace_key.encode(), "\x00".join((what, source, value)).encode(), hashlib.sha256).hexdigest()
+
+
+def vote(pair_id: str, labeler: str) -> tuple[str, str, str]:
+    """An erased labeler's vote on a pair, as a thing that may have a tombstone."""
+    return "vote", f"{pair_id} {labeler}", ""
 
 
 def buried(

@@ -16,9 +16,11 @@ from rlhf.errors import BadInput, Conflict, NotFound
 from rlhf.feedback import judge_in
 from rlhf.feedback.reading import UNDO
 from rlhf.ids import now_text
+from rlhf.labeling import checks, pauses
 from rlhf.labeling.comparisons import CONSENT, consent_for
 from rlhf.labeling.counts import SOURCE, in_force, is_undo, progress_in
-from rlhf.labeling.leases import Task, grant, renew, task_of
+from rlhf.labeling.leases import CHECKS, LeaseKind, Task, grant, renew, task_of
+from rlhf.labeling.reviews import REVIEW
 from rlhf.records import Choice, Judgement
 from rlhf.store import Workspace, Write
 from rlhf.store.tables import judgements, leases, pairs
@@ -46,7 +48,8 @@ def answer(
     seconds: time spent looking; strength: 1 slightly, 2 clearly, 3 much; note: about the pair; reason: why skipped; guideline:
     digest of the text that the labeler had before them; consent: what they agreed to, None = the usual scopes. A pair of a
     comparison is for evaluation alone whatever was agreed to.
-    The same answer to the same lease again returns the same id (the first reply may have been lost on the way).
+    The same answer to the same lease again returns the same id (the first reply may have been lost on the way). An answer to a
+    check is kept apart from the judgements (`checks.py`), and a reviewer's to a review has the reason `review`.
     Raises NotFound for a lease that isn't this labeler's, Conflict for another answer or a lease that ran out,
     BadInput for a value that can't be.
     """
@@ -60,6 +63,10 @@ def answer(
             raise Conflict(
                 "this pair was given back: its half hour ran out before the answer came", fix="load the next pair"
             )
+        if lease.kind in CHECKS:
+            return checks.keep(write, lease, choice, seconds=seconds, note=note or None, reason=reason or None)
+        if lease.kind == "review" and choice != "skip":
+            reason = REVIEW
         judgement = judge_in(
             write,
             Judgement(
@@ -84,10 +91,11 @@ def answer(
 def undo(workspace: Workspace, labeler: str, *, overlap: int = 1) -> Task:
     """Take back the labeler's last answer and give them that pair again, its replies on the same sides.
 
-    Undoing again goes further back. Raises Conflict where there is nothing to undo.
+    Undoing again goes further back, checks like other pairs. Raises Conflict where there is nothing to undo, Paused for who is.
     """
     mine = judgements.alias()
     with workspace.as_actor(labeler).write() as write:
+        pauses.require_at_work(write.connection, labeler)
         last = write.connection.execute(
             select(mine)
             .join(pairs, pairs.c.id == mine.c.pair_id)
@@ -101,6 +109,11 @@ def undo(workspace: Workspace, labeler: str, *, overlap: int = 1) -> Task:
             .order_by(mine.c.created_at.desc(), mine.c.id.desc())
             .limit(1)
         ).first()
+        check = checks.last_answered(write.connection, labeler)
+        if check is not None and (last is None or check.at > last.created_at):
+            checks.take_back(write, check)
+            lease = grant(write, labeler, check.pair_id, shown=check.shown, acquisition_p=None, kind=check.kind)
+            return task_of(write.connection, lease, progress_in(write.connection, workspace.database, labeler, overlap))
         if last is None:
             raise Conflict("there is no answer of yours to undo", fix="judge a pair first")
         judge_in(
@@ -116,7 +129,9 @@ def undo(workspace: Workspace, labeler: str, *, overlap: int = 1) -> Task:
                 supersedes=last.id,
             ),
         )
-        lease = grant(write, labeler, last.pair_id, shown=last.shown, acquisition_p=last.acquisition_p)
+        of_last = leases.c.pair_id == last.pair_id, leases.c.judgement_id == last.id
+        kind: LeaseKind = write.connection.scalar(select(leases.c.kind).where(*of_last)) or "label"
+        lease = grant(write, labeler, last.pair_id, shown=last.shown, acquisition_p=last.acquisition_p, kind=kind)
         return task_of(write.connection, lease, progress_in(write.connection, workspace.database, labeler, overlap))
 
 
@@ -127,8 +142,8 @@ def _check(answer: str, seconds: float | None, strength: int | None, reason: str
         raise BadInput(f"{seconds} is no time spent on a pair", fix="give seconds between 0 and 86400, or none")
     if strength is not None and strength not in (1, 2, 3):
         raise BadInput(f"{strength} is no strength", fix="give 1 (slightly), 2 (clearly), 3 (much) or none")
-    if reason == UNDO:
-        raise BadInput(f"the reason '{UNDO}' marks an answer that was taken back", fix="give another reason, or none")
+    if reason in (UNDO, REVIEW):
+        raise BadInput(f"the reason '{reason}' is a mark of the queue's own", fix="give another reason, or none")
 
 
 def _allowed(for_pair: tuple[str, ...], agreed: Sequence[str] | None) -> tuple[str, ...]:
@@ -171,7 +186,11 @@ def _choice(answer: Answer, shown: str) -> Choice:
 
 
 def _same_again(connection: Connection, lease: Any, choice: Choice) -> str:
-    kept = connection.execute(select(judgements.c.choice).where(judgements.c.id == lease.judgement_id)).scalar()
+    kept = (
+        checks.choice_of(connection, lease.judgement_id)
+        if lease.kind in CHECKS
+        else connection.execute(select(judgements.c.choice).where(judgements.c.id == lease.judgement_id)).scalar()
+    )
     if kept != choice:
         raise Conflict("this pair has your other answer already", fix="undo it first, then answer again")
     return str(lease.judgement_id)

@@ -9,11 +9,13 @@ from __future__ import annotations
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from rlhf.errors import NotFound
 from rlhf.feedback import current_judgements
+from rlhf.labeling import checks
+from rlhf.labeling.pauses import paused
 from rlhf.measures import intervals
 from rlhf.measures.agreement import alpha_with_interval
 from rlhf.measures.intervals import Interval
@@ -24,6 +26,7 @@ from rlhf.store import Workspace
 
 MIN_SHOWN = 10  # answers below which an interval says nothing, and invites stories
 _N_BOOT = 500
+_STATES = {"pause": "paused", "appeal": "appealed", "uphold": "upheld"}
 _NOTED = 0.999
 _HASTE = 0.25  # of the median labeler's seconds
 
@@ -34,7 +37,9 @@ class LabelerQuality:
 
     left_share: of their choices between the two, how many were the left reply; agreement: of others' answers to the same pairs, how
     many were theirs; reliability: chance that an answer is the pair's verdict (Dawid and Skene, see `measures.reliability`). None
-    where there are fewer than `MIN_SHOWN`. Intervals are 95 %.
+    where there are fewer than `MIN_SHOWN`. gold_accuracy: of the pairs with a known answer, how many were answered so; consistency:
+    of their own pairs that came back with the sides swapped, how many were answered as before. state: at work, paused, appealed,
+    upheld. Intervals are 95 %.
     """
 
     labeler: str
@@ -47,6 +52,13 @@ class LabelerQuality:
     n_shared: int
     reliability: float | None
     notes: tuple[str, ...]
+    n_gold: int = 0
+    gold_accuracy: float | None = None
+    gold_interval: tuple[float, float] | None = None
+    n_repeats: int = 0
+    consistency: float | None = None
+    consistency_interval: tuple[float, float] | None = None
+    state: str = "at work"
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -72,8 +84,10 @@ class Quality:
 
 def quality(workspace: Workspace, source: str = PAGE_SOURCE, *, seed: int = 0) -> Quality:
     """Quality of a source's named human labelers. Raises NotFound where it has none."""
+    states = {log[-1].labeler: _STATES[log[-1].action] for log in paused(workspace)}
     with workspace.read() as connection:
         gone = withdrawn(connection)
+        checked = checks.counts(connection)
         said = [
             judgement
             for _, judgement in current_judgements(connection, sources=[source])
@@ -92,7 +106,10 @@ def quality(workspace: Workspace, source: str = PAGE_SOURCE, *, seed: int = 0) -
     trust = estimate((j.pair_id, j.labeler, j.choice) for j in said)
     usual = [seconds for own in by_labeler.values() if (seconds := _median_seconds(own)) is not None]
     found = [
-        _labeler(name, own, on_pair, trust.accuracy.get(name), statistics.median(usual) if usual else None, seed)
+        replace(
+            _labeler(name, own, on_pair, trust.accuracy.get(name), statistics.median(usual) if usual else None, seed),
+            **(_checked(name, checked) | {"state": states.get(name, "at work")} if source == PAGE_SOURCE else {}),
+        )
         for name, own in by_labeler.items()
     ]
     shared = [[j.choice for j in own] for own in on_pair.values() if len(own) > 1]
@@ -140,6 +157,21 @@ def _labeler(
         reliability if len(with_others) >= MIN_SHOWN else None,
         tuple(notes),
     )
+
+
+def _checked(name: str, found: Mapping[tuple[str, str], checks.Checked]) -> dict[str, Any]:
+    """The figures of a labeler's checks."""
+    told: dict[str, Any] = {}
+    for kind, n, share, ends in (
+        ("gold", "n_gold", "gold_accuracy", "gold_interval"),
+        ("repeat", "n_repeats", "consistency", "consistency_interval"),
+    ):
+        one = found.get((name, kind))
+        if one is not None:
+            told[n] = one.n
+            if one.n >= MIN_SHOWN:
+                told |= {share: one.n_right / one.n, ends: _ends(one.interval)}
+    return told
 
 
 def _agreeing(judgement: Judgement, answers: Iterable[Judgement]) -> float | None:

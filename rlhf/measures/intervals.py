@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from rlhf.ids import chance
 
+Floats = NDArray[np.float64]
+MANY_GROUPS = 20_000  # beyond so many `ratio` is the normal interval: a bootstrap would cost much and say the same
 _DEGENERATE = ", degenerate"
 _CELLS_AT_ONCE = 4_000_000  # 32 MB of float64 while means are resampled
 
@@ -92,11 +94,56 @@ def bootstrap(
         return Interval(point, point, level, f"{method}{_DEGENERATE}")
     generator = np.random.default_rng(chance(seed, "bootstrap").getrandbits(64))
     if statistic is np.mean and values.ndim == 1:
-        drawn = _resampled_means(values.astype(np.float64), codes, n_groups, n_boot, generator)
+        drawn = _resampled_ratios(values.astype(np.float64), np.ones(n), codes, n_boot, generator)
     else:
         drawn = _resampled(values, statistic, codes, n_groups, n_boot, generator)
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(low), float(high), level, method)
+
+
+def ratio(
+    numerators_N: ArrayLike,
+    denominators_N: ArrayLike,
+    *,
+    groups_N: ArrayLike | None = None,
+    n_boot: int = 2000,
+    level: float = 0.95,
+    seed: int = 0,
+) -> Interval:
+    """Of sum(numerators) / sum(denominators), such as a weighted mean: the (cluster) bootstrap, which draws a row's two numbers
+    together; from `MANY_GROUPS` groups on `linearised`. denominators above 0. One row or group: degenerate."""
+    _check_level(level)
+    above, below = np.asarray(numerators_N, dtype=np.float64), np.asarray(denominators_N, dtype=np.float64)
+    if above.ndim != 1 or above.shape != below.shape or not above.size:
+        raise ValueError(
+            f"{above.shape} numerators for {below.shape} denominators; wanted as many of each, and one or more"
+        )
+    if not below.min() > 0:
+        raise ValueError("a denominator is not above 0")
+    n = above.size
+    codes = np.arange(n) if groups_N is None else np.unique(np.asarray(groups_N), return_inverse=True)[1].reshape(-1)
+    if codes.shape != (n,):
+        raise ValueError(f"{codes.size} groups for {n} rows")
+    n_groups = int(codes.max()) + 1
+    value = float(above.sum() / below.sum())
+    method = "bootstrap" if groups_N is None else f"cluster bootstrap over {n_groups} groups"
+    if n_groups == 1:
+        return Interval(value, value, level, f"{method}{_DEGENERATE}")
+    if n_groups > MANY_GROUPS:
+        half = NormalDist().inv_cdf((1 + level) / 2) * linearised(above, below, codes)
+        return Interval(value - half, value + half, level, f"normal, over {n_groups} groups")
+    generator = np.random.default_rng(chance(seed, "bootstrap").getrandbits(64))
+    drawn = _resampled_ratios(above, below, codes, n_boot, generator)
+    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(low), float(high), level, method)
+
+
+def linearised(numerators_N: Floats, denominators_N: Floats, codes_N: NDArray[np.intp]) -> float:
+    """Standard error of sum(numerators) / sum(denominators) over groups, by the delta method: sqrt(sum_g d_g²) / sum(denominators),
+    where d_g is the group's sum of numerator - ratio * denominator. codes: each row's group, 0 to G - 1."""
+    below = float(denominators_N.sum())
+    deviations = np.bincount(codes_N, weights=numerators_N - numerators_N.sum() / below * denominators_N)
+    return math.sqrt(float((deviations**2).sum())) / below
 
 
 def share(
@@ -117,18 +164,18 @@ def share(
     return wilson(min(float(values.mean()), 1.0) * n_groups, n_groups, level)
 
 
-def _resampled_means(
-    values: NDArray[np.float64], codes: NDArray[np.intp], n_groups: int, n_boot: int, generator: np.random.Generator
-) -> NDArray[np.float64]:
-    """Means of n_boot resamples: a mean needs only the sum and the size of each drawn group."""
-    sums = np.bincount(codes, weights=values, minlength=n_groups)
-    sizes = np.bincount(codes, minlength=n_groups)
-    means = np.empty(n_boot)
+def _resampled_ratios(
+    numerators: Floats, denominators: Floats, codes: NDArray[np.intp], n_boot: int, generator: np.random.Generator
+) -> Floats:
+    """Ratios of sums of n_boot resamples, which need only both sums of each drawn group. A mean has ones below."""
+    above, below = np.bincount(codes, weights=numerators), np.bincount(codes, weights=denominators)
+    n_groups = len(above)
+    ratios = np.empty(n_boot)
     step = max(1, _CELLS_AT_ONCE // n_groups)
     for start in range(0, n_boot, step):
         drawn = generator.integers(0, n_groups, size=(min(step, n_boot - start), n_groups))
-        means[start : start + len(drawn)] = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    return means
+        ratios[start : start + len(drawn)] = above[drawn].sum(axis=1) / below[drawn].sum(axis=1)
+    return ratios
 
 
 def _resampled(
@@ -139,7 +186,7 @@ def _resampled(
     n_boot: int,
     generator: np.random.Generator,
 ) -> NDArray[np.float64]:
-    """The slow twin of `_resampled_means`, for any statistic: the same draws."""
+    """The slow twin of `_resampled_ratios`, for any statistic: the same draws."""
     order = np.argsort(codes, kind="stable")
     members = np.split(order, np.cumsum(np.bincount(codes, minlength=n_groups))[:-1])
     drawn = np.empty(n_boot)

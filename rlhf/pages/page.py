@@ -22,7 +22,7 @@ _PAGE = Markup(
     "<title>{title}</title>\n<style>\n{css}</style>\n</head>\n<body>\n{banner}<main>\n"
     '<header><p class="kicker">{kicker}</p>\n<h1>{title}</h1>\n{lead}</header>\n{body}\n</main>\n</body>\n</html>\n'
 )
-_BANNER = Markup('<p class="banner" role="note"><strong>SIMULATED</strong> {text}</p>\n')
+_BANNER = Markup('<aside class="banner" aria-label="Simulated"><strong>SIMULATED</strong> {text}</aside>\n')
 
 
 @dataclass(frozen=True, slots=True)

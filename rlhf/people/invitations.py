@@ -57,7 +57,7 @@ def invite(
     """The code of a new invitation, returned this once and never again.
 
     name: the pseudonym of who follows it; None = one is drawn. days: up to 90 until it runs out. Raises BadInput for a name,
-    BadUsage for a role or a time that can't be, Conflict where the name has an account already.
+    BadUsage for a role or a time that can't be, Conflict where the name has an account or an open invitation already.
     """
     asked = known_roles.check(roles)
     if not 0 < days <= _MAX_DAYS:
@@ -69,8 +69,13 @@ def invite(
             accounts.check_name(name)
             if accounts.of(write.connection, name) is not None:
                 raise Conflict(
-                    f"'{name}' has an account already",
+                    f"an account called '{name}' is here already",
                     fix=f"give them a token: rlhf people token {name}, or another name",
+                )
+            if _is_invited(write.connection, name):
+                raise Conflict(
+                    f"an invitation for '{name}' is open already",
+                    fix=f"send that link, or shut it and invite anew: rlhf people revoke {name}; or take another name",
                 )
         row = {
             "digest": digest,
@@ -113,7 +118,7 @@ def accept_in(write: Write, code: str) -> Account:
     if used.rowcount != 1:
         raise Forbidden("this invitation was used already", fix=_ASK)
     if accounts.of(write.connection, name) is not None:
-        raise Conflict(f"'{name}' has an account already", fix=_ASK)
+        raise Conflict(f"an account called '{name}' is here already", fix=_ASK)
     return accounts.add_in(write, name, invitation.roles)
 
 
@@ -146,6 +151,11 @@ def _open(connection: Connection, code: str) -> Invitation:
     if invitation.state != "open":
         raise Forbidden(f"this invitation is {invitation.state}", fix=_ASK)
     return invitation
+
+
+def _is_invited(connection: Connection, name: str) -> bool:
+    rows = connection.execute(select(invitations).where(invitations.c.name == name)).all()
+    return any(_invitation(row).state == "open" for row in rows)
 
 
 def _drawn(connection: Connection, role: str) -> str:

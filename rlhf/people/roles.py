@@ -1,7 +1,9 @@
 """Roles: what a person is here for, as the permissions that doors ask for one by one.
 
 A permission is a word that a door asks for; a role is a set of them with a name. Who may publish doesn't sign, and who signs
-doesn't move aliases, unless a person was given both roles.
+doesn't move aliases, unless a person was given both roles; and who moves
+them doesn't change their gates. A client is a program that asks for replies and scores (`serve`) and says what its users thought of
+them (`feedback`).
 """
 
 from __future__ import annotations
@@ -10,13 +12,27 @@ from collections.abc import Iterable
 
 from rlhf.errors import BadUsage
 
-PERMISSIONS = ("label", "review", "evaluate", "publish", "sign", "promote", "roll_back", "erase", "people")
+PERMISSIONS = (
+    "label",
+    "review",
+    "evaluate",
+    "publish",
+    "sign",
+    "promote",
+    "roll_back",
+    "gate",
+    "erase",
+    "people",
+    "serve",
+    "feedback",
+)
 ROLES: dict[str, tuple[str, ...]] = {
     "labeler": ("label",),
     "reviewer": ("label", "review"),
     "evaluator": ("evaluate", "sign"),
     "researcher": ("evaluate", "publish"),
     "operator": ("evaluate", "promote", "roll_back"),
+    "client": ("serve", "feedback"),
     "admin": PERMISSIONS,
 }
 

@@ -15,6 +15,7 @@ from transformers import PrinterCallback
 from trl import DPOConfig, GRPOConfig, RLOOConfig
 
 from rlhf.engine.generation import Sampled
+from rlhf.engine.on_policy import OnPolicy
 from rlhf.engine.policies import TRAINED
 from rlhf.errors import BadInput, Interrupted
 from rlhf.ids import chance
@@ -79,7 +80,9 @@ def dpo_trainer(material: Material, setup: Setup, pairs: Sequence[TokenPair], st
     return trainer
 
 
-def rollout_trainer(material: Material, setup: Setup, steps: int, folder: Path) -> MeasuredRollouts:
+def rollout_trainer(
+    material: Material, setup: Setup, steps: int, folder: Path, say: Say | None = None
+) -> MeasuredRollouts:
     """GRPO or RLOO on prompts; the rewards come in as a function that scores on the shared base."""
     settings = material.settings
     n_processes = PartialState().num_processes
@@ -97,6 +100,7 @@ def rollout_trainer(material: Material, setup: Setup, steps: int, folder: Path) 
         shuffle_dataset=False,  # the rows below are the whole run in its order, so that a resume finds its place
     )
     args._n_gpu = min(args.n_gpu, 1)
+    engine = _engine(material, setup, say)  # before TRL patches the model
     rows = _in_order(material.prompts, steps * settings.pairs_per_step, settings.seed)
     trainer: MeasuredRollouts = kind(
         model=setup.model,
@@ -110,8 +114,29 @@ def rollout_trainer(material: Material, setup: Setup, steps: int, folder: Path) 
     if setup.reference is not None and setup.reference not in setup.model.peft_config:  # TRL makes none at beta = 0
         _copy_of_trained(setup, setup.reference)
     trainer.reference = setup.reference
+    if engine is not None:
+        trainer.draw_from(engine)
     trainer.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
     return trainer
+
+
+def _engine(material: Material, setup: Setup, say: Say | None) -> OnPolicy | None:
+    """What draws the replies; None = TRL's own generation. Raises BadInput where the engine was asked for and doesn't fit."""
+    settings = material.settings
+    if settings.rollouts == "trl" or (settings.rollouts == "auto" and material.place.device != "cpu"):
+        return None
+    try:
+        if settings.quantize != "none":
+            raise BadInput(f"the engine holds no base with quantize={settings.quantize}", fix="set rollouts=trl")
+        engine = OnPolicy(setup.model)
+        engine.require_fit(max(len(prompt.ids) for prompt in material.prompts) + settings.max_new_tokens)
+    except BadInput as error:
+        if settings.rollouts == "engine":
+            raise
+        if say is not None:
+            say(f"TRL's own generation draws the replies: {error.message}")
+        return None
+    return engine
 
 
 class RewardFunction:

@@ -19,8 +19,8 @@ from rlhf.errors import BadInput
 from rlhf.pages.policy_report import write_policy_report
 from rlhf.policy.material import Material, Say
 from rlhf.policy.watch import Watch
-from rlhf.records import Message, VersionRef
-from rlhf.reward.probes import FLOAT32, PROBES, probe_digest
+from rlhf.records import VersionRef
+from rlhf.reward.probes import FLOAT32, continuations, probe_digest
 from rlhf.store import Workspace, runs
 from rlhf.training import Run
 from rlhf.training.progress import MetricsFile
@@ -113,9 +113,7 @@ def _evidence(material: Material, model: PeftModel, staged: Path) -> registry.Ev
 
 def _probe_scores(model: PeftModel, material: Material) -> tuple[float, ...]:
     """Mean log-probability a token of each probe's reply."""
-    renderer = Renderer(material.base.tokenizer(), max_length=2**31)
-    openings = [renderer.opening((Message("user", prompt),)) for prompt, _ in PROBES]
-    replies = [renderer.tokenizer(reply, add_special_tokens=False)["input_ids"] for _, reply in PROBES]
+    openings, replies = continuations(Renderer(material.base.tokenizer(), max_length=2**31))
     sums = generation.log_probabilities(model, openings, replies, token_budget=1)
     return tuple(total / len(reply) for total, reply in zip(sums, replies, strict=True))
 

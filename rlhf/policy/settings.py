@@ -84,6 +84,11 @@ class PolicySettings(Settings):
         description="of the sampling; other than 1, KL is of what the replies show, not of the policy itself",
     )
     top_p: float = Field(1.0, gt=0, le=1, description="sample from the likeliest tokens that hold this probability")
+    rollouts: Literal["auto", "engine", "trl"] = Field(
+        "auto",
+        description="what draws the replies of grpo and rloo: the engine that also serves, or trl's own generation; "
+        "auto = the engine on a CPU where the base and the LoRA fit it, else trl",
+    )
     beta: float | None = Field(
         None, ge=0, description="weight of the KL to the reference; none = 0.04 (grpo), 0.05 (rloo), 0.1 (dpo)"
     )

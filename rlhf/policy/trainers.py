@@ -18,6 +18,7 @@ from trl import DPOConfig, DPOTrainer, GRPOTrainer, RLOOTrainer
 
 from rlhf.engine.policies import TRAINED, switched
 from rlhf.errors import RlhfError
+from rlhf.policy.drawn_by_engine import DrawnByEngine
 from rlhf.policy.pairs import TokenPair
 from rlhf.training.checkpoints import mark_whole, whole_or_gone
 from rlhf.training.steps import NoStepBeyond, StepLoader, StepSampler
@@ -147,11 +148,12 @@ class _Rows(torch.utils.data.Dataset[dict[str, Any]]):
         return {**self.rows[max(index, 0)], "weight": int(index >= 0)}
 
 
-class MeasuredRollouts(OwnAdapterCheckpoints):
+class MeasuredRollouts(DrawnByEngine, OwnAdapterCheckpoints):
     """Mixed into GRPO or RLOO: after every generation, the KL of the sampled replies to the reference, also at beta = 0.
 
     kl: nats a reply, kl_token: nats a token; the mean of log pi(y) - log ref(y) over the replies sampled from pi, which is
-    unbiased and may be below 0 by chance. Logged beside TRL's own figures under these names.
+    unbiased and may be below 0 by chance. Logged beside TRL's own figures under these names. What the engine said as it drew, and
+    TRL's own figures of the reference at beta > 0, are not computed again.
     """
 
     reference: str | None = None  # adapter of the reference; None = the bare base
@@ -159,12 +161,17 @@ class MeasuredRollouts(OwnAdapterCheckpoints):
     def _generate_and_score_completions(self, inputs: Any) -> Any:
         output = super()._generate_and_score_completions(inputs)  # type: ignore[misc]
         mask = output["completion_mask"]
+        own, reference = self.drawn_logps(mask), output.get("ref_per_token_logps")
+        if not self.args.disable_dropout:  # type: ignore[attr-defined]
+            reference = None  # TRL's has the dropout of a step in it
         model = self.accelerator.unwrap_model(self.model)  # type: ignore[attr-defined]
         with torch.no_grad():
-            with switched(model, TRAINED):  # in eval mode: the dropout of a step is no drift
-                own = self._logps(output)
-            with switched(model, self.reference):
-                reference = self._logps(output)
+            if own is None:
+                with switched(model, TRAINED):  # in eval mode: the dropout of a step is no drift
+                    own = self._logps(output)
+            if reference is None:
+                with switched(model, self.reference):
+                    reference = self._logps(output)
         sums = torch.stack([((own - reference) * mask).sum(), mask.sum().float(), mask.any(1).sum().float()])
         kl, n_tokens, n_replies = self.accelerator.reduce(sums, reduction="sum").tolist()  # type: ignore[attr-defined]
         noted = self._metrics["train"]  # type: ignore[attr-defined]

@@ -30,6 +30,7 @@ from rlhf.store import Workspace
 from rlhf.training import WAIT, Plan, Run, kept_dtype, told_to_all, under_way
 from rlhf.training.checkpoints import last_whole_checkpoint
 from rlhf.training.progress import MetricsFile, ProgressBar, StopAtSignal
+from rlhf.training.space import of_lora
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +53,8 @@ def train(workspace: Workspace, settings: PolicySettings, *, resume: bool = Fals
     state = PartialState(cpu=placement.wants_cpu(settings.device), timeout=WAIT)
     say = say if say and state.is_main_process else _silent
     material = open_material(workspace, settings, state.num_processes, say)
-    plan = Plan("policy", settings.name, material.settings, material.identity)
+    wanted = of_lora(material.base.folder / "config.json", material.settings.lora_r, material.settings.top_layers)
+    plan = Plan("policy", settings.name, material.settings, material.identity, wanted)
     with under_way(workspace, plan, resume, state) as run:
         material = replace(material, place=kept_dtype(run, material.place, resume))
         setup = set_up(workspace, material, run.folder)
@@ -106,7 +108,7 @@ def _trainer(
         n_items = len(material.prompts)
         steps = settings.max_steps or math.ceil(n_items * settings.epochs / settings.pairs_per_step)
         with policies.lora_kept(setup.model):
-            trainer = rollout_trainer(material, setup, steps, run.folder)
+            trainer = rollout_trainer(material, setup, steps, run.folder, say)
         named = {"reward": "reward", "reward_std": "reward_sd", "kl_reply": "kl", "kl_token": "kl_token"}
         named |= {"completions/mean_length": "tokens", "completions/clipped_ratio": "cut_off", "entropy": "entropy"}
         named |= {"loss": "loss", "frac_reward_zero_std": "groups_alike"}

@@ -6,7 +6,7 @@ import re
 
 from rlhf.errors import BadInput, BadUsage
 
-_ALIAS = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_ALIAS = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,99}")  # with a dash before it a name reads as an option
 _SNAPSHOTS_WORD = "latest"
 _HEX = re.compile(r"[0-9a-fA-F]{12,64}")
 
@@ -14,7 +14,7 @@ _HEX = re.compile(r"[0-9a-fA-F]{12,64}")
 def name_of(alias: str) -> str:
     """The name before the `@`; refuses an alias that could be read as a number, a digest or two names."""
     name, at, label = alias.partition("@")
-    if not at or not name or not _ALIAS.fullmatch(label):
+    if not at or not name or not _ALIAS.fullmatch(label) or not label.strip("."):
         raise BadUsage(
             f"'{alias}' is no alias: wanted name@alias, with letters, digits, - _ or . after the @",
             fix="write for instance hh@champion",

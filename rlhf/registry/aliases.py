@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 from sqlalchemy import Connection, Row, select
 from sqlalchemy.exc import IntegrityError
@@ -18,8 +18,9 @@ from sqlalchemy.exc import IntegrityError
 from rlhf.errors import BadInput, Conflict, NotFound
 from rlhf.ids import canonical_json, now_text
 from rlhf.records import AliasMove, VersionRef
-from rlhf.registry import gates
+from rlhf.registry import decision_content, decision_log, gate_log, gates
 from rlhf.registry.alias_names import name_of, require_free_word, require_why
+from rlhf.registry.gate_trials import Trials
 from rlhf.registry.locks import hold
 from rlhf.registry.versions import open_version, ref_of, resolve_in
 from rlhf.store import Workspace, Write
@@ -46,20 +47,23 @@ def move(
     why: str,
     evidence: Mapping[str, Any] | None = None,
     expect: int | None = None,
+    trials: Trials | None = None,
 ) -> AliasMove:
-    """Point `name@alias` at a version of that name. expect: the seq last seen (0 = none); None = as of this call.
+    """Point `name@alias` at a version of that name. expect: the seq last seen (0 = none); None = as of this call. trials: how a
+    canary went, for a gate that asks: `serving.trial_of`.
 
     Every byte of the version is checked first, and the alias's gate, where it has one; what the gate found goes into the
-    move's evidence, under `gate`. Raises Conflict where the gate isn't met, naming each reason, where somebody moved the
-    alias meanwhile, or where it points there already; BadInput for a version of another name or role or a retired one,
-    NotFound for an unknown version, Damaged for one whose files have changed.
+    move's evidence, under `gate`, and into the decision that is recorded with the move. Raises Conflict where the gate isn't met,
+    naming each reason, where somebody moved the alias meanwhile, or where it points there already; BadInput for a version of
+    another name or role or a retired one, NotFound for an unknown version, Damaged for one whose files have changed.
     """
     name = name_of(alias)
     require_free_word(alias)
     require_why(why)
     seen = _seq_now(workspace, alias) if expect is None else expect
     to = open_version(workspace, version).ref  # before the lock: reading gigabytes would keep every other writer out
-    verdict = gates.check(workspace, alias, to)
+    verdict = gates.check(workspace, alias, to, trials=trials)
+    content = decision_content.of_promotion(workspace, alias, to, verdict, evidence or {})
     with workspace.write() as write:
         hold(write, f"alias:{name}")
         last = _require_last(write.connection, alias, seen)
@@ -68,14 +72,18 @@ def move(
             raise Conflict(f"{alias} points at {to} already", fix="nothing is to be done")
         gates.require_met(write.connection, alias, to, verdict)
         found = {"gate": dict(verdict.evidence)} if verdict.evidence else {}
-        return _append(write, alias, last, to.digest, "set", why, {**(evidence or {}), **found}, returns_to=None)
+        review_days = verdict.gate.rules.review_days if verdict.gate else None
+        record = {"kind": "promotion", "content": content, "review_days": review_days}
+        return _append(
+            write, alias, last, to.digest, "set", why, {**(evidence or {}), **found}, record, returns_to=None
+        )
 
 
 def roll_back(
     workspace: Workspace, alias: str, *, to: str | None = None, why: str, expect: int | None = None
 ) -> AliasMove:
     """Return to what the alias pointed at before the entry in force; repeated, it walks further back. No gate is asked:
-    the way back is always open.
+    the way back is always open. The decision that is recorded with it names the one that it takes back.
 
     to: a version that the alias pointed at before. Raises Conflict at the first entry, or where somebody moved it
     meanwhile; BadInput where the alias never pointed at `to`; NotFound for an unknown alias.
@@ -90,7 +98,23 @@ def roll_back(
             raise _unknown(write.connection, alias, name)
         target = _one_back(write.connection, last) if to is None else _back_to(write.connection, last, to)
         _require_not_retired(write.connection, alias, target)
-        return _append(write, alias, last, target.to_digest, "rollback", why, {}, returns_to=target.seq)
+        record = {
+            "kind": "rollback",
+            "content": decision_content.of_rollback(write.connection, alias, target.seq),
+            "takes_back": decision_log.of_move(write.connection, alias, last.returns_to or last.seq),
+            "review_days": _review_days(write.connection, alias),
+        }
+        return _append(write, alias, last, target.to_digest, "rollback", why, {}, record, returns_to=target.seq)
+
+
+def one_back(workspace: Workspace, alias: str) -> AliasMove | None:
+    """The entry that a rollback would return to now; None at the first entry. Raises NotFound for an alias that was never set."""
+    name = name_of(alias)
+    with workspace.read() as connection:
+        last = _last(connection, alias)
+        if last is None:
+            raise _unknown(connection, alias, name)
+        return None if _is_first(last) else _move(_one_back(connection, last))
 
 
 def history(workspace: Workspace, alias: str) -> tuple[AliasMove, ...]:
@@ -123,6 +147,18 @@ def list_aliases(workspace: Workspace) -> tuple[AliasInForce, ...]:
     with workspace.read() as connection:
         rows = connection.execute(joined.order_by(alias_moves.c.alias)).all()
     return tuple(AliasInForce(r.alias, ref_of(r), r.seq, r.who, r.why, r.at) for r in rows)
+
+
+def last_move(connection: Connection, alias: str) -> AliasMove | None:
+    """The alias's last entry, inside a transaction of the caller's; None where it was never set."""
+    last = _last(connection, alias)
+    return None if last is None else _move(last)
+
+
+def _review_days(connection: Connection, alias: str) -> int | None:
+    """Of the gate in force: what an alias was taken back to wants another look as well."""
+    gate = gate_log.in_force(connection, alias)
+    return None if gate is None else gate.rules.review_days
 
 
 def _seq_now(workspace: Workspace, alias: str) -> int:
@@ -168,14 +204,17 @@ def _one_back(connection: Connection, last: Row[Any]) -> Row[Any]:
     """The entry before the one in force. Sets form a tree: a set's parent is what was in force when it was made, and a
     rollback stands where the set stands that it returned to; so what was rolled back from is never returned to.
     """
-    in_force = last.returns_to or last.seq
-    if in_force == 1:
+    if _is_first(last):
         raise Conflict(
             f"{last.alias} is at its first entry; there is nothing before it",
-            fix=f"name a version with: rlhf alias set {last.alias} VERSION",
+            fix=f"name a version with: rlhf alias set {last.alias} VERSION; a rollout beside it ends with: rlhf rollout rollback",
         )
-    before = _entry(connection, last.alias, in_force - 1)
+    before = _entry(connection, last.alias, (last.returns_to or last.seq) - 1)
     return before if before.returns_to is None else _entry(connection, last.alias, before.returns_to)
+
+
+def _is_first(last: Row[Any]) -> bool:
+    return bool((last.returns_to or last.seq) == 1)
 
 
 def _back_to(connection: Connection, last: Row[Any], text: str) -> Row[Any]:
@@ -209,34 +248,42 @@ def _append(
     alias: str,
     last: Row[Any] | None,
     to_digest: str,
-    action: str,
+    action: Literal["set", "rollback"],
     why: str,
     evidence: Mapping[str, Any],
+    record: Mapping[str, Any],
     *,
     returns_to: int | None,
 ) -> AliasMove:
-    row = {
-        "alias": alias,
-        "seq": (last.seq if last is not None else 0) + 1,
-        "to_digest": to_digest,
-        "action": action,
-        "from_digest": last.to_digest if last is not None else None,
-        "returns_to": returns_to,
-        "who": write.actor,
-        "why": why.strip(),
-        "evidence": canonical_json(dict(evidence)).decode(),
-        "at": now_text(),
-    }
+    found = canonical_json(dict(evidence)).decode()
+    moved = AliasMove(
+        alias,
+        (last.seq if last is not None else 0) + 1,
+        last.to_digest if last is not None else None,
+        to_digest,
+        write.actor,
+        why.strip(),
+        now_text(),
+        action,
+        json.loads(found),
+    )
+    row = {**{f.name: getattr(moved, f.name) for f in fields(moved)}, "evidence": found, "returns_to": returns_to}
     try:
         write.connection.execute(alias_moves.insert().values(**row))
     except IntegrityError:
         raise Conflict(f"{alias} was moved meanwhile", fix=f"look at: rlhf alias history {alias}") from None
-    write.audit(f"alias.{action}", alias, {k: row[k] for k in ("seq", "from_digest", "to_digest", "returns_to", "why")})
-    return _move(
-        write.connection.execute(
-            select(alias_moves).where(alias_moves.c.alias == alias, alias_moves.c.seq == row["seq"])
-        ).one()
+    decision_log.record(
+        write,
+        **record,
+        why=why,
+        alias=alias,
+        alias_seq=moved.seq,
+        from_digest=moved.from_digest,
+        to_digest=to_digest,
     )
+    write.audit(f"alias.{action}", alias, {k: row[k] for k in ("seq", "from_digest", "to_digest", "returns_to", "why")})
+    write.announce(f"alias:{alias}", moved)
+    return moved
 
 
 def _move(row: Row[Any]) -> AliasMove:

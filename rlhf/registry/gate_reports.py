@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Row, select
 
+from rlhf.errors import BadInput, BadUsage, NotFound
 from rlhf.records import VersionRef
-from rlhf.registry import gate_judges
+from rlhf.registry import gate_figures, gate_judges
+from rlhf.registry.gate_figures import Figure
 from rlhf.registry.gate_rules import GateRules
 from rlhf.registry.versions import ref_of
 from rlhf.store import Workspace
@@ -18,6 +20,8 @@ from rlhf.store.tables import alias_moves, reports, versions
 
 _JSON_FILE = "report.json"
 _TEST = "test"
+_OTHER_END = {"low": "high", "high": "low"}
+_MIN_HEX = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class FoundReport:
     """A report that measures the version: its digest, its content, the version's name in it and the other's."""
 
     digest: str
+    kind: str
+    title: str
     content: Mapping[str, Any]
     name: str
     other: str | None
@@ -42,55 +48,50 @@ class FoundReport:
     def other_digest(self) -> str | None:
         return None if self.other is None else self.content["versions"][self.other]["digest"]
 
-    def value(self, figure: str, *, relative: bool = False) -> tuple[float | None, str | None]:
-        """A figure of the version, or the words why there is none. relative: minus the other's, None where there is no
-        other."""
+    def figure(self, way: str, *, relative: bool = False) -> Figure:
+        """A figure of the version. relative: minus the other's; without a value and without trouble where there is no other."""
+        own = gate_figures.find(self._of(self.name), way)
         if not relative:
-            return self._own(self.name, figure)
+            return self._worded(own, self.name, way)
         if self.other is None:
-            return None, None
-        stem, end = _stem(figure)
+            return replace(own, value=None, trouble=None, low=None, high=None, level=None, method=None)
+        name, end = gate_figures.stem(way)
         if end:
-            return self._paired(stem, end)
-        (mine, trouble), (other, their_trouble) = (self._own(name, figure) for name in (self.name, self.other))
-        if mine is None or other is None:
-            return None, trouble or their_trouble
-        return mine - other, None
+            return self._paired(own, name, end)
+        theirs = gate_figures.find(self._of(self.other), way)
+        if own.value is None or theirs.value is None:
+            mine = self._worded(own, self.name, way)
+            return mine if mine.trouble else self._worded(theirs, self.other, way)
+        return replace(
+            own, value=own.value - theirs.value, low=None, high=None, level=None, method="difference of the two"
+        )
 
-    def n_of(self, figure: str) -> int | None:
-        """How many items the figure is of: its own number where the report gives one, else the version's n. Of a win rate the
-        pairs that the judge told apart or called a tie: neither coins nor equal texts, which nobody has judged."""
-        figures = self.content["versions"][self.name]["figures"]
-        measure = (figures.get("measures") or {}).get(_stem(figure)[0]) or {}
-        n = measure.get("n_judged", measure.get("n", figures.get("n")))
-        return n if _is_number(n) else None
+    def _of(self, name: str) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.content["versions"][name]["figures"]
+        return found
 
-    def items_of(self, figure: str) -> str:
-        """What `n_of` counts, in a word."""
-        figures = self.content["versions"][self.name]["figures"]
-        measure = (figures.get("measures") or {}).get(_stem(figure)[0]) or {}
-        return "judged replies" if "n_judged" in measure else "items"
+    def _worded(self, figure: Figure, name: str, way: str) -> Figure:
+        if figure.trouble is None:
+            return figure
+        known = f"; {gate_figures.near(self._of(name), way)}" if figure.trouble.startswith("has no figure") else ""
+        return replace(figure, value=None, trouble=f"{figure.trouble} of {name}{known}")
 
-    def _own(self, name: str, figure: str) -> tuple[float | None, str | None]:
-        figures = self.content["versions"][name]["figures"]
-        if _is_number(figures.get(figure)):
-            return float(figures[figure]), None
-        if figure in figures and figures[figure] is None:
-            return None, f"gives no {figure} of {name}"
-        known = ", ".join(sorted(key for key, value in figures.items() if _is_number(value)))
-        return None, f"has no figure '{figure}' of {name}; it has {known}"
-
-    def _paired(self, stem: str, end: str) -> tuple[float | None, str | None]:
+    def _paired(self, own: Figure, name: str, end: str) -> Figure:
         """An end of the report's paired difference, this version minus the other, whichever way round it stands there."""
         for entry in self.content.get("differences") or ():
-            measure = entry.get(stem)
+            measure = entry.get(name)
             if {entry.get("a"), entry.get("b")} != {self.name, self.other} or not isinstance(measure, Mapping):
                 continue
             is_ours = entry["a"] == self.name
-            value = measure.get(end if is_ours else {"low": "high", "high": "low"}[end])
-            if isinstance(value, int | float):
-                return (value if is_ours else -value), None
-        return None, f"has no interval of the difference in {stem} between {self.name} and {self.other}"
+            low, high = (
+                measure.get(one) if is_ours else _turned(measure.get(_OTHER_END[one])) for one in ("low", "high")
+            )
+            value = low if end == "low" else high
+            if gate_figures.is_number(value):
+                n, level, method = measure.get("n", own.n), measure.get("level"), measure.get("method")
+                return Figure(float(value), None, n, own.items, low, high, level, method)
+        trouble = f"has no interval of the difference in {name} between {self.name} and {self.other}"
+        return replace(own, value=None, trouble=trouble)
 
 
 def opponent(connection: Connection, alias: str, rules: GateRules, ref: VersionRef) -> Opponent:
@@ -121,18 +122,55 @@ def newest(
     )
     judge = gate_judges.digest_of_judge(connection, rules.judge)
     for row in connection.execute(query.order_by(reports.c.created_at.desc(), reports.c.digest)):
-        content = json.loads(workspace.artifacts.read_file(connection, f"{row.path}/{_JSON_FILE}"))
-        names = {version["digest"]: name for name, version in content["versions"].items()}
-        if ref.digest not in names or not (wanted.digest is None or wanted.digest in names):
-            continue
-        fits = (
-            _is_on_evaluated(content, rules) if rules.report == "evaluation" else _is_on_compared(content, rules, judge)
-        )
-        if not fits:
-            continue
-        other = None if wanted.digest is None else names[wanted.digest]
-        return FoundReport(row.digest, content, names[ref.digest], other)
+        found = _fitting(workspace, connection, row, rules, ref, wanted, judge)
+        if found is not None:
+            return found
     return None
+
+
+def named(
+    workspace: Workspace, connection: Connection, text: str, rules: GateRules, ref: VersionRef, wanted: Opponent
+) -> FoundReport:
+    """The report whose digest begins with `text`. Raises BadUsage, NotFound, and BadInput where the gate wouldn't read it."""
+    digits = text.removeprefix("sha256:").lower()
+    if len(digits) < _MIN_HEX or not set(digits) <= set("0123456789abcdef"):
+        raise BadUsage(
+            f"'{text}' is no report: wanted {_MIN_HEX} or more hex digits of its digest", fix="see: rlhf report list"
+        )
+    rows = connection.execute(select(reports).where(reports.c.digest.startswith(digits)).limit(2)).all()
+    if len(rows) != 1:
+        raise NotFound(f"there {'are several reports' if rows else 'is no report'} {text}", fix="see: rlhf report list")
+    judge = gate_judges.digest_of_judge(connection, rules.judge)
+    found = (
+        _fitting(workspace, connection, rows[0], rules, ref, wanted, judge) if rows[0].kind == rules.report else None
+    )
+    if found is None:
+        missing, fix = said_missing(rules, ref, wanted)
+        raise BadInput(
+            f"report {text} ({rows[0].kind}: {rows[0].title:.120}) isn't what the gate reads: {missing} in it", fix=fix
+        )
+    return found
+
+
+def _fitting(
+    workspace: Workspace,
+    connection: Connection,
+    row: Row[Any],
+    rules: GateRules,
+    ref: VersionRef,
+    wanted: Opponent,
+    judge: str | None,
+) -> FoundReport | None:
+    """The report with its bytes checked; None where it isn't what the rules want to read."""
+    content = json.loads(workspace.artifacts.read_file(connection, f"{row.path}/{_JSON_FILE}"))
+    names = {version["digest"]: name for name, version in content["versions"].items()}
+    if ref.digest not in names or not (wanted.digest is None or wanted.digest in names):
+        return None
+    fits = _is_on_evaluated(content, rules) if rules.report == "evaluation" else _is_on_compared(content, rules, judge)
+    if not fits:
+        return None
+    other = None if wanted.digest is None else names[wanted.digest]
+    return FoundReport(row.digest, row.kind, row.title, content, names[ref.digest], other)
 
 
 def said_missing(rules: GateRules, ref: VersionRef, wanted: Opponent) -> tuple[str, str]:
@@ -147,15 +185,21 @@ def said_missing(rules: GateRules, ref: VersionRef, wanted: Opponent) -> tuple[s
     return words, f"make one: rlhf compare {ref}{wanted.spelled or ' B'}{held} --judge {rules.judge or 'JUDGE'}"
 
 
-def known_figures(connection: Connection, kind: str) -> set[str]:
-    """Names of the numbers in the stored reports of a kind (an interval's end that was once None counts)."""
-    return {
-        figure
-        for text in connection.execute(select(reports.c.figures).where(reports.c.kind == kind)).scalars()
-        for figures in json.loads(text).values()
-        for figure, value in figures.items()
-        if value is None or _is_number(value)
-    }
+def unknown_figures(connection: Connection, rules: GateRules) -> tuple[list[str], list[str]]:
+    """Figures of the rules that no stored report of that kind has, and those that they have; none are unknown while there is no
+    report (an interval's end that was once None counts)."""
+    texts = connection.execute(select(reports.c.figures).where(reports.c.kind == rules.report)).scalars()
+    every = [figures for text in texts for figures in json.loads(text).values()]
+    known = sorted({name for figures in every for name in gate_figures.flat(figures)})
+    if not known:
+        return [], []
+    wanted = dict.fromkeys(rule.figure for rule in rules.rules)
+    return [one for one in wanted if all(_lacks(figures, one) for figures in every)], known
+
+
+def _lacks(figures: Mapping[str, Any], way: str) -> bool:
+    trouble = gate_figures.find(figures, way).trouble
+    return trouble is not None and trouble.startswith("has")
 
 
 def _is_on_evaluated(content: Mapping[str, Any], rules: GateRules) -> bool:
@@ -170,11 +214,5 @@ def _is_on_compared(content: Mapping[str, Any], rules: GateRules, judge: str | N
     return is_on and gate_judges.judged_by(content["judge"], rules.judge, judge)
 
 
-def _stem(figure: str) -> tuple[str, str]:
-    """`accuracy_low` → (`accuracy`, `low`); `accuracy` → (`accuracy`, ``)."""
-    stem, _, end = figure.rpartition("_")
-    return (stem, end) if end in ("low", "high") else (figure, "")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _turned(value: Any) -> float | None:
+    return -value if gate_figures.is_number(value) else None

@@ -32,7 +32,7 @@ from rlhf.store.tables import bases, version_parents, versions
 SCHEMA_VERSION = 1
 RELATIONS = ("from", "reward", "member", "calibrates")
 WIDEST_TOLERANCE = 1e-3  # what another machine may change in a float32 score; a difference above it is another model
-_NAME = re.compile(r"[A-Za-z0-9_.-]{1,100}")
+_NAME = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]{0,99}")  # with a dash before it a name reads as an option
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def check_name(name: str) -> None:
     """Refuse a name that can't be told from a number, an alias or a path; for a training to ask before it starts."""
     if not _NAME.fullmatch(name) or name.isdigit() or not name.strip("."):
         raise BadInput(
-            f"'{name}' is no version's name: wanted up to 100 letters, digits, - _ or ., not all digits",
+            f"'{name}' is no version's name: wanted up to 100 letters, digits, - _ or ., not all digits and no dash first",
             fix="choose another name",
         )
 

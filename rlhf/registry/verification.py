@@ -9,7 +9,7 @@ from sqlalchemy import Connection, select
 
 from rlhf.errors import Damaged, RlhfError
 from rlhf.records import VersionRef
-from rlhf.registry.versions import open_version, ref_of, resolve
+from rlhf.registry.versions import FilesGone, open_version, ref_of, resolve
 from rlhf.store import Workspace, audit
 from rlhf.store.tables import versions
 
@@ -68,6 +68,8 @@ def _one(workspace: Workspace, ref: VersionRef) -> Verification:
         n_files = len(workspace.artifacts.recorded(connection, path))
     try:
         open_version(workspace, ref)
+    except FilesGone:
+        return Verification(0, 1, 0, ())
     except RlhfError as error:
         return Verification(n_files, 1, 0, tuple(error.message.split("; ")))
     return Verification(n_files, 1, 0, ())

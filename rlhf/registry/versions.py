@@ -17,10 +17,10 @@ from typing import Any
 
 from sqlalchemy import Connection, Row, select
 
-from rlhf.errors import BadInput, BadUsage, Conflict, Damaged, NotFound
+from rlhf.errors import BadInput, BadUsage, Conflict, Damaged, NotFound, RlhfError
 from rlhf.ids import digest_of, now_text
 from rlhf.records import Role, VersionRef
-from rlhf.registry import ensembles
+from rlhf.registry import decision_log, ensembles
 from rlhf.registry import folder as folders
 from rlhf.registry.folder import VersionKind
 from rlhf.registry.locks import hold
@@ -29,6 +29,13 @@ from rlhf.store.tables import alias_moves, signoffs, versions
 
 _SHA = re.compile(r"sha256:([0-9a-fA-F]*)")
 MIN_HEX = 12
+
+
+class FilesGone(RlhfError):
+    """Of a retired version, removed to make room."""
+
+    code = "files_gone"
+    http_status = 410
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +126,11 @@ def open_version(workspace: Workspace, version: VersionRef | str) -> OpenVersion
         row = connection.execute(select(versions).where(versions.c.digest == ref.digest)).first()
         if row is None:
             raise NotFound(f"there is no version {ref}", fix=_near(connection, ref.name))
+        if row.retired_at is not None and not workspace.artifacts.recorded(connection, row.path):
+            raise FilesGone(
+                f"{ref} was retired, and its files were removed to make room",
+                fix="restore a backup that was made before",
+            )
         path = workspace.artifacts.open(connection, row.path)
     manifest = folders.read_json(path / folders.MANIFEST_FILE)
     adapter = folders.read(path, row.kind)
@@ -175,8 +187,9 @@ def show(workspace: Workspace, version: VersionRef | str) -> VersionRow:
         )
 
 
-def retire(workspace: Workspace, version: str) -> VersionRow:
-    """Mark a version as no longer to be promoted. It stays on the disk and opens for audit; twice changes nothing.
+def retire(workspace: Workspace, version: str, *, why: str = "") -> VersionRow:
+    """Mark a version as no longer to be promoted, which is recorded as a decision. It stays on the disk and opens for audit; twice
+    changes nothing.
 
     Raises Conflict while an alias points at it: a served version can't go from under its alias.
     """
@@ -190,8 +203,21 @@ def retire(workspace: Workspace, version: str) -> VersionRow:
             )
         query = versions.update().where(versions.c.digest == ref.digest, versions.c.retired_at.is_(None))
         if write.connection.execute(query.values(retired_at=now_text())).rowcount:
+            decision_log.record(write, "retirement", why=why, from_digest=ref.digest, content={"version": str(ref)})
             write.audit("version.retire", str(ref), {"digest": ref.digest})
     return show(workspace, ref)
+
+
+def require_fits(connection: Connection, alias: str, name: str, to: VersionRef) -> None:
+    """Refuse a version of another name, and a retired one."""
+    if to.name != name:
+        raise BadInput(
+            f"{alias} is an alias of {name}, {to} is not a version of {name}",
+            fix=f"name a version {name}@… , or set the alias {to.name}@{alias.partition('@')[2]}",
+        )
+    retired_at = connection.execute(select(versions.c.retired_at).where(versions.c.digest == to.digest)).scalar_one()
+    if retired_at is not None:
+        raise BadInput(f"{to} was retired at {retired_at}", fix="choose a version that is not retired")
 
 
 def aliases_in_force(connection: Connection) -> dict[str, tuple[str, ...]]:

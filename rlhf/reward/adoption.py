@@ -10,7 +10,8 @@ from rlhf.errors import BadInput
 from rlhf.records import VersionRef
 from rlhf.registry.ensembles import check_members
 from rlhf.reward import probes
-from rlhf.store import Workspace
+from rlhf.store import Workspace, room
+from rlhf.store.walking import size_of
 
 
 def adopt(workspace: Workspace, folder: Path | str, *, name: str | None = None, base: str | None = None) -> VersionRef:
@@ -30,11 +31,13 @@ def adopt(workspace: Workspace, folder: Path | str, *, name: str | None = None, 
     wanted = bases.get(workspace, base).digest if base is not None else None
     if (there := registry.find_published(workspace, found, base_digest=wanted)) is not None:
         return there
+    own = name if name is not None else found.name or folder.resolve().name
+    registry.check_name(own)
+    room.require(workspace, size_of(folder), f"importing {own}")
     known = found.manifest or {}
     model = _base(workspace, base, known.get("base", {}).get("digest"), found.hidden_size)
     bases.check(workspace, model)
     kind = found.adapter.kind
-    own = name if name is not None else found.name or folder.resolve().name
     if kind == "ensemble":
         with workspace.read() as connection:
             check_members(connection, found.adapter.config, model.digest, own)

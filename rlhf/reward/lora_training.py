@@ -29,6 +29,7 @@ from rlhf.store.cache import Cache
 from rlhf.training import WAIT, Plan, Run, Trained, kept_dtype, told_to_all, under_way
 from rlhf.training.checkpoints import last_whole_checkpoint
 from rlhf.training.progress import MetricsFile, ProgressBar, StopAtSignal, counting
+from rlhf.training.space import of_lora
 
 # The trainer's figures and their names in metrics.jsonl.
 _NAMED = {"pair_loss": "loss"} | {
@@ -38,7 +39,8 @@ _NAMED = {"pair_loss": "loss"} | {
 
 def train_one(workspace: Workspace, material: Material, state: PartialState, *, resume: bool, say: Say) -> Trained:
     """Train and publish one adapter. Every process trains, the first one writes. Raises as `reward.train`."""
-    plan = Plan("reward", material.settings.name, material.settings, material.identity)
+    wanted = of_lora(material.base.folder / "config.json", material.settings.lora_r, material.settings.top_layers)
+    plan = Plan("reward", material.settings.name, material.settings, material.identity, wanted)
     with under_way(workspace, plan, resume, state) as run:
         material = replace(material, place=kept_dtype(run, material.place, resume))
         model = _model(workspace, material, state)

@@ -49,6 +49,13 @@ def probe_scores(model: Any, base: Base) -> tuple[float, ...]:
     return tuple(scores[0] for scores in scoring.score(model, groups, token_budget=1))
 
 
+def continuations(renderer: Renderer) -> tuple[list[list[int]], list[list[int]]]:
+    """The probes as a policy reads them: (tokens up to where each reply begins, the reply's own tokens)."""
+    openings = [list(renderer.opening((Message("user", prompt),))) for prompt, _ in PROBES]
+    replies = [list(renderer.tokenizer(reply, add_special_tokens=False)["input_ids"]) for _, reply in PROBES]
+    return openings, replies
+
+
 def scores_from_disk(
     workspace: Workspace, folder: Path, kind: VersionKind, base: Base, *, seed: int = 1
 ) -> tuple[float, ...]:

@@ -75,11 +75,18 @@ def open_reward(workspace: Workspace, version: VersionRef | str, place: Placemen
 
 
 def score_pairs(
-    workspace: Workspace, version: VersionRef | str, pairs: Sequence[Pair], on_progress: Progress | None = None
+    workspace: Workspace,
+    version: VersionRef | str,
+    pairs: Sequence[Pair],
+    on_progress: Progress | None = None,
+    dtype: str = "float32",
 ) -> list[PairScore]:
-    """Both sides of each pair, in the order given. on_progress(done, all)."""
-    reward = open_reward(workspace, version)
-    return score_with(reward.model, reward.renderer, pairs, on_progress)
+    """Both sides of each pair, in the order given; what was computed before is read (`reward.kept`). on_progress(done, all). dtype:
+    of the body, as `placement.choose` takes it."""
+    from rlhf.reward.kept import kept_scores
+
+    ref = registry.resolve(workspace, version, role="reward") if isinstance(version, str) else version
+    return kept_scores(workspace, ref, pairs, on_progress, dtype)
 
 
 def score_with(

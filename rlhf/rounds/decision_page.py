@@ -8,6 +8,7 @@ from typing import Any
 from markupsafe import Markup
 
 from rlhf.pages.page import Section, bullets, digest, facts, headline_text, page, table
+from rlhf.registry.gate_rules import WORD_OF
 from rlhf.rounds.outcome import said
 
 _SIMULATED = "labelers: judgements behind these figures come from a program, not from people."
@@ -80,7 +81,7 @@ def _gates(verdicts: list[Mapping[str, Any]]) -> Markup:
 
 
 def _rule(figure: Mapping[str, Any]) -> str:
-    bounds = [f"{word} {figure[word]:g}" for word in ("above", "below") if figure.get(word) is not None]
+    bounds = [f"{words} {figure[name]:g}" for name, words in WORD_OF.items() if figure.get(name) is not None]
     value = "none" if figure.get("value") is None else f"{figure['value']:.3f}"
     return f"{figure['figure']} {value} (wanted {' and '.join(bounds)}; n = {figure.get('n')})"
 

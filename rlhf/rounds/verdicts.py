@@ -10,6 +10,7 @@ from rlhf.errors import Conflict, NotFound
 from rlhf.records import VersionRef
 from rlhf.registry import aliases, gates
 from rlhf.rounds.settings import LoopSettings
+from rlhf.serving import trial_of
 from rlhf.store import Workspace
 
 PROMOTED, PROPOSED, UNCHANGED = "promoted", "proposed", "unchanged"
@@ -77,14 +78,15 @@ def verdict(
     if (now.digest if now else None) != champion:
         reason = f"{alias} was moved to {now} while the round was under way" if now else f"{alias} is gone"
         return _said(alias, ref, PROPOSED, [reason], "the next round compares with what is there now")
-    found = gates.check(workspace, alias, ref)
+    found = gates.check(workspace, alias, ref, trials=trial_of)
     if not found.passed:
         return _said(alias, ref, PROPOSED, list(found.reasons), found.fix, found.evidence)
     if settings.promote == "propose":
         fix = f"look at it, then: rlhf alias set {alias} {ref} --why TEXT"
         return _said(alias, ref, PROPOSED, ["the settings say promote: propose"], fix, found.evidence)
     try:
-        move = aliases.move(workspace, alias, str(ref), why=why, evidence={"round": round_id, **evidence})
+        named = {"round": round_id, **evidence}
+        move = aliases.move(workspace, alias, str(ref), why=why, evidence=named, trials=trial_of)
     except Conflict as lost:  # moved, or gated otherwise, between the check and the move
         return _said(alias, ref, PROPOSED, [lost.message], lost.fix, found.evidence)
     return _said(alias, ref, PROMOTED, gate=move.evidence.get("gate", {}))

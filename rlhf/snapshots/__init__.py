@@ -10,6 +10,7 @@ from rlhf.snapshots.checking import Finding, SnapshotCheck, check
 from rlhf.snapshots.cutting import count_new, cut
 from rlhf.snapshots.diffing import SnapshotDiff, diff
 from rlhf.snapshots.exporting import Exported, export
+from rlhf.snapshots.holding import Held, holding
 from rlhf.snapshots.mixing import mix
 from rlhf.snapshots.names import SnapshotEntry, list_snapshots
 from rlhf.snapshots.opening import Snapshot, open_snapshot
@@ -17,6 +18,7 @@ from rlhf.snapshots.opening import Snapshot, open_snapshot
 __all__ = [
     "Exported",
     "Finding",
+    "Held",
     "Snapshot",
     "SnapshotCheck",
     "SnapshotDiff",
@@ -26,6 +28,7 @@ __all__ = [
     "cut",
     "diff",
     "export",
+    "holding",
     "list_snapshots",
     "mix",
     "open_snapshot",

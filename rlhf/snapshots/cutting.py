@@ -19,6 +19,7 @@ from sqlalchemy.exc import IntegrityError
 
 from rlhf.errors import BadInput, BadUsage, Conflict, NotFound
 from rlhf.feedback import read_pairs
+from rlhf.feedback.holds import held_pairs
 from rlhf.ids import canonical_json, merkle_root, now_text, unit_interval
 from rlhf.records import KINDS, Judgement, SnapshotRow
 from rlhf.snapshots.card import card_text, masked_counts
@@ -27,7 +28,7 @@ from rlhf.snapshots.opening import SCHEMA_VERSION, Snapshot, open_snapshot
 from rlhf.snapshots.rows import Split, judgements_of, read_columns, row_of, write_shards
 from rlhf.snapshots.tally import LEFT_OUT, Tally
 from rlhf.store import Workspace, Write
-from rlhf.store.tables import pair_sources, snapshots
+from rlhf.store.tables import pair_sources, snapshots, tombstones
 
 # Consent that a judgement must carry to stand on a side.
 NEEDED_CONSENT: dict[Split, str] = {"train": "train", "test": "evaluate"}
@@ -68,9 +69,9 @@ def cut(
 ) -> Snapshot:
     """Freeze the judged pairs of `sources` (empty = all) as `name@1`, or the next number where `name` was cut before.
 
-    A row is a pair with at least one judgement in force, other than a skip, whose consent covers its side. The rest is
-    counted in the manifest. Raises BadUsage (name, holdout, kinds), NotFound (a source), BadInput where no pair would
-    be in it.
+    A row is a pair with at least one judgement in force, other than a skip, whose consent covers its side, and that no open
+    safety item holds. The rest is counted in the manifest. Raises BadUsage (name, holdout, kinds), NotFound (a source), BadInput
+    where no pair would be in it.
     """
     check_name(name)
     rule = _checked_rule(sources, holdout, seed, kinds)
@@ -78,6 +79,7 @@ def cut(
     with workspace.artifacts.staging() as folder:
         with workspace.read() as connection:
             _check_sources(connection, rule)
+            erased_before = n_tombstones(connection)
             digests = bytearray()
             shards = write_shards(folder, _counted(_rows(connection, rule, tally), tally, digests))
             masked = masked_counts(connection, tuple(tally.sources))
@@ -92,7 +94,7 @@ def cut(
             "masked": masked,
             "shards": shards,
         }
-        number = publish(workspace, folder, name, manifest)
+        number = publish(workspace, folder, name, manifest, erased_before)
     return open_snapshot(workspace, f"{name}@{number}")
 
 
@@ -128,10 +130,13 @@ def count_new(
 
 
 def _rows(connection: Connection, rule: Rule, tally: Tally) -> Iterator[SnapshotRow]:
+    held = held_pairs(connection)
     for pair, judgements, sources in read_pairs(connection, sources=rule.sources):
         split = rule.side_of(pair.group)
         allowed = _allowed(judgements, rule, split, tally)
-        if allowed:
+        if allowed and pair.id in held:
+            tally.left_out["pairs_awaiting_safety_review"] += 1
+        elif allowed:
             yield row_of(pair, allowed, split, sources)
 
 
@@ -157,11 +162,19 @@ def _counted(rows: Iterator[SnapshotRow], tally: Tally, digests: bytearray) -> I
         yield row
 
 
-def publish(workspace: Workspace, folder: Path, name: str, manifest: dict[str, Any]) -> int:
-    """Take the next number and make the folder appear under it, in one transaction."""
+def n_tombstones(connection: Connection) -> int:
+    """How many erasures there were: what was read before another one must not be published after it."""
+    return connection.execute(select(func.count()).select_from(tombstones)).scalar_one()
+
+
+def publish(workspace: Workspace, folder: Path, name: str, manifest: dict[str, Any], erased_before: int) -> int:
+    """Take the next number and make the folder appear under it, in one transaction. erased_before: `n_tombstones` when its rows
+    were read. Raises Conflict where something was erased since."""
     for _ in range(_ATTEMPTS):
         try:
             with workspace.write() as write:
+                if n_tombstones(write.connection) != erased_before:
+                    raise Conflict(f"something was erased while {name} was being cut", fix="run the same command again")
                 return _publish_next(workspace, write, folder, name, manifest)
         except IntegrityError:  # somebody else took the number between our look and our insert
             continue

@@ -7,13 +7,14 @@ the test side is kept whole, so no row changes sides.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from typing import Any
 
 from rlhf.errors import BadInput, BadUsage
-from rlhf.ids import merkle_root, unit_interval
+from rlhf.feedback.holds import held_pairs
+from rlhf.ids import digest_of, merkle_root, unit_interval
 from rlhf.records import SnapshotRow
-from rlhf.snapshots.cutting import publish
+from rlhf.snapshots.cutting import n_tombstones, publish
 from rlhf.snapshots.names import check_name, list_snapshots
 from rlhf.snapshots.opening import SCHEMA_VERSION, Snapshot, open_snapshot
 from rlhf.snapshots.rows import read_columns, write_shards
@@ -25,15 +26,17 @@ def mix(workspace: Workspace, name: str, *, of: str, seen: Sequence[str], replay
     """Freeze, as the next cut of `name`: of the snapshot `of` its whole test side, each train row that none of the snapshots
     `seen` has on its train side, and `round(replay × new rows)` of the others, the lowest by `unit_interval(seed, pair id)`.
 
-    A pair with a judgement more is a new row. The same mix again is the cut that is there. Raises BadUsage (name, replay),
-    NotFound (a snapshot), BadInput where no train row is new. Memory: 32 bytes a row of `seen`, and the drawn pairs' ids.
+    Without the pairs that a safety item holds. A pair with a judgement more is a new row. The same mix again is the cut that is
+    there. Raises BadUsage (name, replay), NotFound (a snapshot), BadInput where no train row is new. Memory: 32 bytes a row of
+    `seen`, and the drawn pairs' ids.
     """
     check_name(name)
     if replay < 0:
         raise BadUsage(f"replay = {replay}; wanted old rows for each new one, 0 or more", fix="for instance replay=1")
     whole = open_snapshot(workspace, of)
     before = [open_snapshot(workspace, ref) for ref in seen]
-    drawn, n_new, n_old = _drawn(whole, before, replay, seed)
+    held = _held_in(workspace, whole)
+    drawn, n_new, n_old = _drawn(whole, before, replay, seed, held)
     if not n_new:
         raise BadInput(
             f"{whole.ref} has no train pair that is not in {', '.join(s.ref for s in before)}",
@@ -52,18 +55,28 @@ def mix(workspace: Workspace, name: str, *, of: str, seen: Sequence[str], replay
             "new": n_new,
             "old": n_old,
             "replayed": n_replayed,
+            **({"held": len(held), "held_digest": digest_of(sorted(held))} if held else {}),
         },
     }
-    return _again(workspace, name, rule) or _written(workspace, name, whole, drawn, rule)
+    return _again(workspace, name, rule) or _written(workspace, name, whole, drawn, rule, held)
 
 
-def _drawn(whole: Snapshot, before: Sequence[Snapshot], replay: float, seed: int) -> tuple[set[str], int, int]:
+def _held_in(workspace: Workspace, whole: Snapshot) -> set[str]:
+    """Its pairs that a safety item holds now: they were reported after it was cut."""
+    with workspace.read() as connection:
+        held = held_pairs(connection)
+    return {pair_id for (pair_id,) in read_columns(whole.shards, ("pair_id",)) if pair_id in held} if held else set()
+
+
+def _drawn(
+    whole: Snapshot, before: Sequence[Snapshot], replay: float, seed: int, held: Set[str]
+) -> tuple[set[str], int, int]:
     """Ids of the train pairs that are in the mix; how many train rows are new, and how many are old."""
     known = {bytes.fromhex(digest) for snapshot in before for digest in _train_digests(snapshot)}
     new: set[str] = set()
     old: list[tuple[float, str]] = []
     for pair_id, split, digest in read_columns(whole.shards, ("pair_id", "split", "row_digest")):
-        if split != "train":
+        if split != "train" or pair_id in held:
             continue
         if bytes.fromhex(digest) in known:
             old.append((unit_interval(seed, pair_id), pair_id))
@@ -83,13 +96,20 @@ def _again(workspace: Workspace, name: str, rule: dict[str, Any]) -> Snapshot | 
     return open_snapshot(workspace, cuts[-1].ref) if cuts and cuts[-1].rule == rule else None
 
 
-def _written(workspace: Workspace, name: str, whole: Snapshot, drawn: set[str], rule: dict[str, Any]) -> Snapshot:
+def _written(
+    workspace: Workspace, name: str, whole: Snapshot, drawn: Set[str], rule: dict[str, Any], held: Set[str]
+) -> Snapshot:
     tally, digests = Tally(), bytearray()
+    with workspace.read() as connection:
+        erased_before = n_tombstones(connection)
+    whole.require_whole()
     with workspace.artifacts.staging() as folder:
 
         def rows() -> Iterator[SnapshotRow]:
             for row in whole.rows():
-                if row.split == "test" or row.pair.id in drawn:
+                if row.pair.id in held:
+                    tally.left_out["pairs_awaiting_safety_review"] += 1
+                elif row.split == "test" or row.pair.id in drawn:
                     tally.add(row)
                     digests.extend(bytes.fromhex(row.digest))
                     yield row
@@ -103,5 +123,5 @@ def _written(workspace: Workspace, name: str, whole: Snapshot, drawn: set[str], 
             "masked": whole.manifest["masked"],
             "shards": shards,
         }
-        number = publish(workspace, folder, name, manifest)
+        number = publish(workspace, folder, name, manifest, erased_before)
     return open_snapshot(workspace, f"{name}@{number}")

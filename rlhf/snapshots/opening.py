@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rlhf.errors import Damaged
+from rlhf.errors import Conflict, Damaged
 from rlhf.ids import merkle_root
 from rlhf.measures.votes import majority
 from rlhf.people import took_back, withdrawn
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 SCHEMA_VERSION = 1
+
+
+class Erased(Conflict):
+    """A snapshot from which somebody was erased."""
+
+    code = "erased"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +74,26 @@ class Snapshot:
     def rows(self, split: Split | None = None) -> Iterator[SnapshotRow]:
         """The rows in order of pair id, of one side or both; streamed. Raises Damaged where a text and its digest differ.
 
-        Without the judgements of who took their consent back; a row that has no other is passed over.
+        Raises Erased where an erasure took words from it. Without the judgements of those who took their consent back; a row that
+        has no other is passed over.
         """
+        self.require_whole()
         if split is not None and split not in SPLITS:
             raise ValueError(f"split = {split!r}; wanted 'train', 'test' or None")
         return self._readable(read_rows(self.shards, split))
+
+    @property
+    def n_erased(self) -> int:
+        """Rows from which an erasure took a text or a judgement."""
+        return int(self.manifest.get("erased_rows", 0))
+
+    def require_whole(self) -> None:
+        """Raises Erased where somebody's words are gone: what is left isn't what its digest names, and nothing trains on it."""
+        if self.n_erased:
+            raise Erased(
+                f"{self.n_erased} of the {self.n_pairs} rows of {self.ref} were erased, so it can't be read any more",
+                fix=f"cut it again: rlhf snapshot cut {self.name}",
+            )
 
     def _readable(self, rows: Iterable[SnapshotRow]) -> Iterator[SnapshotRow]:
         for row in rows:

@@ -25,6 +25,7 @@ _GROUP_ROWS = 2_000  # written and read so many at a time: what memory a cut of 
 _COLUMNS = ("pair_id", "split", "group", "prompt", "reply_a", "reply_b", "judgements", "sources", "row_digest")
 SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in _COLUMNS])
 # What a judgement's digest covers, hence all that a snapshot keeps of it.
+ERASED = "erased"  # what stands in the place of an erased person's judgement, with its digest
 _JUDGEMENT_FIELDS = ("labeler", "choice", "strength", "kind", "source", "cohort", "consent", "guideline")
 
 
@@ -39,23 +40,28 @@ def row_of(pair: Pair, judgements: Iterable[Judgement], split: Split, sources: I
 def write_shards(folder: Path, rows: Iterable[SnapshotRow]) -> list[str]:
     """Write `rows-00000.parquet` and so on as the rows come; returns the file names. Holds some 2,000 rows in
     memory."""
+    return write_records(folder, map(_record, rows), SCHEMA)
+
+
+def write_records(folder: Path, records: Iterable[Mapping[str, str]], schema: pa.Schema) -> list[str]:
+    """`write_shards` of lines that are ready, with columns of their own."""
     names: list[str] = []
     writer, n_rows, buffered = None, 0, []
     try:
-        for row in rows:
+        for record in records:
             if writer is None:
                 names.append(f"rows-{len(names):05d}.parquet")
-                writer = pq.ParquetWriter(folder / names[-1], SCHEMA, compression="zstd")
-            buffered.append(_record(row))
+                writer = pq.ParquetWriter(folder / names[-1], schema, compression="zstd")
+            buffered.append(record)
             n_rows += 1
             if len(buffered) == _GROUP_ROWS or n_rows % SHARD_ROWS == 0:
-                writer.write_table(pa.Table.from_pylist(buffered, SCHEMA))
+                writer.write_table(pa.Table.from_pylist(buffered, schema))
                 buffered = []
             if n_rows % SHARD_ROWS == 0:
                 writer.close()
                 writer = None
         if writer is not None and buffered:
-            writer.write_table(pa.Table.from_pylist(buffered, SCHEMA))
+            writer.write_table(pa.Table.from_pylist(buffered, schema))
     finally:
         if writer is not None:
             writer.close()
@@ -82,21 +88,31 @@ def read_rows(shards: Sequence[Path], split: Split | None = None) -> Iterator[Sn
 
 
 def judgements_of(text: str, pair_id: str) -> tuple[Judgement, ...]:
-    """The judgements of a row's JSON column."""
-    return tuple(Judgement(pair_id=pair_id, **{**item, "consent": tuple(item["consent"])}) for item in json.loads(text))
+    """The judgements of a row's JSON column, without those of erased persons."""
+    items = [item for item in json.loads(text) if ERASED not in item]
+    return tuple(Judgement(pair_id=pair_id, **{**item, "consent": tuple(item["consent"])}) for item in items)
+
+
+def judgements_text(judgements: Iterable[Judgement]) -> str:
+    """Judgements as a row's JSON column holds them."""
+    return as_text([{name: getattr(j, name) for name in _JUDGEMENT_FIELDS} for j in judgements])
+
+
+def erased_judgements(text: str) -> list[str]:
+    """Digests of the judgements of erased persons in a row's JSON column."""
+    return [item[ERASED] for item in json.loads(text) if ERASED in item]
 
 
 def _record(row: SnapshotRow) -> dict[str, str]:
-    judgements = [{name: getattr(j, name) for name in _JUDGEMENT_FIELDS} for j in row.judgements]
     return {
         "pair_id": row.pair.id,
         "split": row.split,
         "group": row.pair.group,
-        "prompt": _json([message.as_json() for message in row.pair.prompt]),
+        "prompt": as_text([message.as_json() for message in row.pair.prompt]),
         "reply_a": row.pair.reply_a,
         "reply_b": row.pair.reply_b,
-        "judgements": _json(judgements),
-        "sources": _json(list(row.sources)),
+        "judgements": judgements_text(row.judgements),
+        "sources": as_text(list(row.sources)),
         "row_digest": row.digest,
     }
 
@@ -114,7 +130,8 @@ def _checked_row(record: Mapping[str, Any], shard: Path) -> SnapshotRow:
     return row
 
 
-def _json(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """JSON as a column holds it."""
     return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
 
 

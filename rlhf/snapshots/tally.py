@@ -14,6 +14,7 @@ LEFT_OUT = {
     "pairs_without_judgement": "pairs that nobody has judged (within the rule's sources and kinds)",
     "pairs_only_skipped": "pairs that were only skipped",
     "pairs_without_consent": "pairs whose judgements may not be used on their side (train or test)",
+    "pairs_awaiting_safety_review": "pairs that a safety item holds until an expert has cleared it (see: rlhf board list)",
     "judgements_without_consent": "judgements whose consent doesn't cover their side",
     "judgements_of_other_kinds": "judgements of kinds that the rule doesn't name",
 }

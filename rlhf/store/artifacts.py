@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from sqlalchemy import Connection, select
 
 from rlhf.errors import BadInput, Conflict, Damaged, NotFound
 from rlhf.ids import digest_file, new_id, now
+from rlhf.store.database import Database
 from rlhf.store.tables import files
 
 
@@ -85,14 +87,53 @@ class Artifacts:
             target = Path(self.root) / path
             shutil.rmtree(target, ignore_errors=True)
             target.parent.mkdir(parents=True, exist_ok=True)
-            _flush(staged)
+            flush(staged)
             staged.rename(target)
-            _flush_entry(target.parent)
+            flush_entry(target.parent)
         else:
             if self.fs.exists(f"{self.root}/{path}"):
                 self.fs.rm(f"{self.root}/{path}", recursive=True)
             self.fs.put(str(staged) + "/", f"{self.root}/{path}/", recursive=True)
         connection.execute(files.insert(), rows)
+
+    def rewrite(self, database: Database, path: str, content: Path) -> None:
+        """Put `content` in the place of one published file, whose old words have to go, and record its new checksum.
+
+        For erasure alone: nothing else changes what was published. A note of the new checksum goes first, so that a crash between
+        the file and its record is made good by `settle_rewrites`. Raises NotFound where nothing is published at `path`.
+        """
+        sha256, n_bytes = digest_file(content), content.stat().st_size
+        note = self.cache / "rewriting" / f"{sha256}.json"
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text(json.dumps({"path": path, "sha256": sha256, "n_bytes": n_bytes}), "utf-8")
+        with database.write() as connection:
+            if path not in self.recorded(connection, path.rpartition("/")[0]):
+                raise NotFound(f"nothing is published at {path}", fix="check the name with the room's list command")
+            if self.is_local:
+                os.replace(content, Path(self.root) / path)
+            else:
+                self.fs.put_file(str(content), f"{self.root}/{path}")
+                (self.cache / "artifacts" / path).unlink(missing_ok=True)
+            connection.execute(files.update().values(sha256=sha256, n_bytes=n_bytes).where(files.c.path == path))
+        note.unlink()
+
+    def settle_rewrites(self, database: Database) -> None:
+        """Record the checksums of rewritten files whose process was killed before it could."""
+        for note in sorted((self.cache / "rewriting").glob("*.json")):
+            said = json.loads(note.read_text("utf-8"))
+            content: bytes = self.fs.cat_file(f"{self.root}/{said['path']}")
+            if hashlib.sha256(content).hexdigest() == said["sha256"]:
+                with database.write() as connection:
+                    connection.execute(
+                        files.update()
+                        .values(sha256=said["sha256"], n_bytes=said["n_bytes"])
+                        .where(files.c.path == said["path"])
+                    )
+            note.unlink()
+
+    def local(self, path: str) -> Path:
+        """Where a published folder lies on this disk, unchecked; a remote one as it was last fetched."""
+        return Path(self.root) / path if self.is_local else self.cache / "artifacts" / path
 
     def open(self, connection: Connection, path: str) -> Path:
         """The folder at `path` on the local disk, each byte checked. Raises NotFound or Damaged naming the file."""
@@ -219,17 +260,17 @@ def _sweep(staging: Path) -> None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _flush(folder: Path) -> None:
+def flush(folder: Path) -> None:
     """fsync every file and folder: what is published must survive a power cut as its database row does."""
     for file in folder.rglob("*"):
         if file.is_file():
             with open(file, "rb") as handle:
                 os.fsync(handle.fileno())
     for entry in (folder, *(inner for inner in folder.rglob("*") if inner.is_dir())):
-        _flush_entry(entry)
+        flush_entry(entry)
 
 
-def _flush_entry(folder: Path) -> None:
+def flush_entry(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from rlhf.ids import new_id, now
 
+STATES = Path("cache") / "states"  # of a frozen trunk, by pair; in the workspace
 _FREED = 0.9  # of the bound, so that not every entry that comes in pushes one out
 _MARK = 32  # bytes of SHA-256 before the content
 _NEW = ".new"
@@ -73,6 +74,16 @@ class Cache:
         for folder in found:
             shutil.rmtree(folder)
         return len(found)
+
+    def beyond(self) -> list[Path]:
+        """The entries above the bound, those that were read longest ago: what goes first."""
+        held, found = self._held, []
+        for _, size, file in sorted(self._entries()):
+            if held <= self.max_bytes:
+                break
+            found.append(file)
+            held -= size
+        return found
 
     def _file(self, owner: str, key: str) -> Path:
         return self.folder / owner[:2] / owner / key

@@ -13,22 +13,23 @@ import getpass
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
-from sqlalchemy import Connection
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import ArgumentError, DatabaseError
 
 from rlhf.errors import BadInput, Conflict, Damaged, NotFound
 from rlhf.ids import secret
 from rlhf.store import audit
 from rlhf.store.artifacts import Artifacts
-from rlhf.store.database import Database, explain
+from rlhf.store.database import CHANNEL, Database, explain, without_password
 from rlhf.store.making import alone_in, check_database, database_files, undone_on_failure
 
 SCHEMA_VERSION = 1
+DISK_BUDGET = "disk_budget"  # bytes; of workspace.yaml, and may be absent
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,16 @@ class Write:
     actor: str
     database: Database
     key: str = ""  # the workspace's, for tombstones
+    news: list[Any] = field(default_factory=list)
+
+    def announce(self, subject: str, deed: Any) -> None:
+        """Tell whoever serves, once this is committed: listeners in this process before `write()` is left, and on PostgreSQL
+        other processes by NOTIFY, in this transaction. They read the log; what is sent only says where."""
+        self.news.append(deed)
+        if not self.database.is_sqlite:
+            self.connection.execute(
+                text("SELECT pg_notify(:channel, :subject)"), {"channel": CHANNEL, "subject": subject}
+            )
 
     def insert_new(self, table: Any, rows: list[dict[str, Any]]) -> int:
         return self.database.insert_new(self.connection, table, rows)
@@ -135,7 +146,7 @@ class Workspace:
         with _explained(workspace.database):
             if workspace.database.revision() is None:  # emptied: an upgrade would make an empty workspace in silence
                 raise Damaged(
-                    f"the workspace's database {workspace.database.engine.url.render_as_string()} holds no tables",
+                    without_password(f"the workspace's database {workspace.database.url} holds no tables"),
                     fix="restore it from a backup",
                 )
             workspace.database.upgrade()
@@ -147,8 +158,9 @@ class Workspace:
         try:
             return cls(root, settings, actor or _default_actor())
         except (ArgumentError, ImportError, ValueError) as error:  # each part has its own word for it
+            what = f"database {settings['database']!r} and artifacts {settings['artifacts']!r}"
             raise BadInput(
-                f"database {settings['database']!r} and artifacts {settings['artifacts']!r} can't be opened: {error}",
+                without_password(f"{what} can't be opened: {error}"),
                 fix="name files, or a postgresql:// and an s3:// URL with their extras installed",
             ) from None
 
@@ -156,7 +168,10 @@ class Workspace:
     def write(self) -> Iterator[Write]:
         """One durable, all-or-nothing write in the name of `self.actor`."""
         with self.database.write() as connection:
-            yield Write(connection, self.actor, self.database, self.key)
+            write = Write(connection, self.actor, self.database, self.key)
+            yield write
+        if write.news:
+            self.database.tell(tuple(write.news))
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -205,4 +220,4 @@ def _explained(database: Database) -> Iterator[None]:
     try:
         yield
     except DatabaseError as error:
-        raise explain(error, database.engine.url.render_as_string(hide_password=True)) from None
+        raise explain(error, database.url) from None

@@ -20,7 +20,7 @@ from rlhf.engine.placement import Placement
 from rlhf.errors import Conflict, Interrupted, NotFound, RlhfError
 from rlhf.ids import digest_of
 from rlhf.records import VersionRef
-from rlhf.store import Workspace, runs
+from rlhf.store import Workspace, room, runs
 from rlhf.store.heavy import heavy
 from rlhf.store.holding import Held, holding
 from rlhf.training.space import NoSpace, room_for
@@ -33,13 +33,15 @@ WAIT = timedelta(hours=6)
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What a run is to be. kind: 'reward' or 'policy'. identity: what makes two runs the same run for `--resume`: all settings,
-    and the content that their names meant. settings: the record that config.yaml is written from.
+    and the content that their names meant. settings: the record that config.yaml is written from. disk_bytes: what it is estimated
+    to write.
     """
 
     kind: str
     name: str
     settings: config.Settings
     identity: Mapping[str, Any]
+    disk_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,14 +77,17 @@ class Trained:
 def under_way(workspace: Workspace, plan: Plan, resume: bool, state: PartialState) -> Iterator[Run]:
     """Start a run, or find the one to go on with, and hold it while the block runs; how the block ends is how the run ends.
 
-    The first process decides, the others are told, a refusal too. Raises NoSpace where the block meets a full disk, Conflict
-    where another heavy job is running or another process trains this very run, NotFound where there is nothing to go on with.
+    The first process decides, the others are told, a refusal too. Raises NoRoom where what a new run is estimated to write fits
+    neither the disk nor the workspace's budget, NoSpace where the block meets a full disk, Conflict where another heavy job is
+    running or another process trains this very run, NotFound where there is nothing to go on with.
     """
     found: list[Any] = [None]
     with contextlib.ExitStack() as stack:
         if state.is_main_process:
             try:
                 hold = stack.enter_context(heavy(workspace, f"{plan.kind} {plan.name}"))
+                if not resume:
+                    room.require(workspace, plan.disk_bytes, f"the training of {plan.name}")
                 found = [_resumable(workspace, plan) if resume else _started(workspace, plan)]
                 hold.say(found[0][0])
             except RlhfError as error:

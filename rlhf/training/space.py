@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from rlhf.engine.architecture import shape_of
 from rlhf.errors import RlhfError
 from rlhf.training.checkpoints import last_whole_checkpoint
 
@@ -25,10 +26,21 @@ _WORDS = (
 )
 
 
+# Of each LoRA weight, float32: two checkpoints and the one that replaces the older, each with AdamW's two moments; the adapter that
+# is published, and its staging.
+_BYTES_A_WEIGHT = 3 * 12 + 2 * 4
+
+
 class NoSpace(RlhfError):
     """A file couldn't be written for want of room."""
 
     code = "no_space"
+
+
+def of_lora(base_config: Path, r: int, top_layers: int) -> int:
+    """Bytes that the training of a LoRA on all linear maps writes. Kept states of a trunk come on top, up to `trunk_gib`: they give
+    way."""
+    return _BYTES_A_WEIGHT * shape_of(base_config).lora(r, top_layers)
 
 
 def reason_of(error: BaseException) -> str | None:

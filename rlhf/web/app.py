@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ipaddress
-import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 
 import anyio.to_thread
@@ -15,9 +13,10 @@ from starlette.responses import Response
 from starlette.staticfiles import StaticFiles
 
 from rlhf import people
-from rlhf.errors import BadInput, BadUsage, Conflict, Forbidden, NotFound, RlhfError
+from rlhf.errors import BadInput, Forbidden, NotFound, RlhfError
+from rlhf.serving.listening import address_of, bind, is_loopback
 from rlhf.store import Workspace
-from rlhf.web import labeler, session
+from rlhf.web import appeals, board, dashboard, decisions, items, labeler, operate, session
 from rlhf.web.guard import Guard, error_response
 from rlhf.web.pages import HERE
 
@@ -31,7 +30,17 @@ def create_app(workspace: Workspace, *, overlap: int = 1, hosts: Sequence[str] =
     name and plain addresses.
     """
     app = FastAPI(title="rlhf", docs_url=None, redoc_url=None, openapi_url=None, lifespan=_few_threads)
-    for router in (session.routes(workspace), labeler.routes(workspace, overlap)):
+    rooms = (
+        session.routes(workspace),
+        labeler.routes(workspace, overlap),
+        items.routes(workspace),
+        board.routes(workspace),
+        appeals.routes(workspace),
+        operate.routes(workspace),
+        dashboard.routes(workspace),
+        decisions.routes(workspace),
+    )
+    for router in rooms:
         app.router.routes.extend(router.routes)  # flat, so that a test can walk them all
     app.mount("/static", StaticFiles(directory=HERE / "static"), name="static")
 
@@ -74,47 +83,14 @@ def serve(
             f"{host} can be reached from other machines, and nobody is known here yet",
             fix="invite somebody first: rlhf people invite --role admin",
         )
-    with _bind(host, port) as bound, contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how a server is meant to end
-        shown = f"[{host}]" if ":" in host else host
+    with bind(host, port) as bound, contextlib.suppress(KeyboardInterrupt):  # Ctrl-C is how a server is meant to end
         if on_listen is not None:
-            on_listen(f"http://{shown}:{bound.getsockname()[1]}")
+            on_listen(address_of(host, bound))
         app = create_app(workspace, overlap=overlap, hosts=(host, *hosts))
         config = uvicorn.Config(
             app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=5
         )
         uvicorn.Server(config).run(sockets=[bound])
-
-
-def _bind(host: str, port: int) -> socket.socket:
-    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        bound.bind((host, port))
-        bound.listen(128)
-    except OverflowError:
-        bound.close()
-        raise BadUsage(f"{port} is no port", fix="give --port a number from 0 to 65535") from None
-    except socket.gaierror:
-        bound.close()
-        raise BadInput(
-            f"the host {host!r} isn't known", fix="give --host an address of this machine, for instance 127.0.0.1"
-        ) from None
-    except OSError as error:
-        bound.close()
-        raise Conflict(
-            f"{host}:{port} can't be used: {error.strerror}", fix="stop what uses it, or give another --port"
-        ) from None
-    return bound
-
-
-def is_loopback(host: str) -> bool:
-    """Reachable from this machine alone."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 async def _answer(request: Request, error: Exception) -> Response:

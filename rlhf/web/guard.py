@@ -1,4 +1,4 @@
-"""The guard stands before every route: host, size, origin, credentials; and behind every response: headers, error form.
+"""The guard stands before every route: host, size, origin, credentials, pace; and behind every response: headers, error form.
 
 It denies by default. A route that nobody thought of is shut, because the guard looks at the path and not at the route;
 the router gets the very path that the guard has read, so no spelling of a path is open to one and shut to the other.
@@ -6,11 +6,8 @@ the router gets the very path that the guard has read, so no spelling of a path 
 
 from __future__ import annotations
 
-import ipaddress
 import logging
-import math
-import socket
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import Iterable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,18 +18,17 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from rlhf import people
 from rlhf.errors import Forbidden, RlhfError
 from rlhf.ids import digest_text
+from rlhf.serving import doorway
+from rlhf.serving.doorway import Receive, Refused, Scope, Send, TooOften, Unauthenticated, peer
+from rlhf.serving.limits import Failures, Pace
 from rlhf.store import Workspace
-from rlhf.web.limits import Failures
-
-Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 MAX_BODY_BYTES = 64 * 1024
+_SHORTER = f"send at most {MAX_BODY_BYTES} bytes; shorten the note"
+BODY_S = 20.0  # for a whole body; the largest takes a second where a line carries 64 kB of it
 _GUESSED = ("/login", "/invite", "/invite/accept")  # where a secret is posted
 _OPEN = (*_GUESSED, "/health")
 _STATIC = "/static/"
-_LOOPBACK = ("localhost", "127.0.0.1", "::1")
 _CSP = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
@@ -46,32 +42,8 @@ _HEADERS = {
     "cross-origin-resource-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
+_OWN = {"cache-control": "no-store", "vary": "Cookie, Authorization"}  # one person's answer is shown to nobody else
 _log = logging.getLogger("rlhf.web")
-
-
-class Refused(RlhfError):
-    """A request that is turned away at the door."""
-
-    code = "request_refused"
-
-
-class Unauthenticated(RlhfError):
-    """Nobody knows who is asking."""
-
-    code = "unauthenticated"
-    http_status = 401
-
-
-class TooLarge(RlhfError):
-    code = "too_large"
-    http_status = 413
-
-
-class TooOften(RlhfError):
-    """Too many wrong tokens or codes from one address."""
-
-    code = "too_often"
-    http_status = 429
 
 
 class Guard:
@@ -81,7 +53,8 @@ class Guard:
         self.app = app
         self.workspace = workspace
         self.failures = Failures()
-        self.hosts = {host.lower() for host in (*_LOOPBACK, *_own_names(), *hosts)}
+        self.pace = Pace()
+        self.hosts = doorway.names_of(hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -95,7 +68,7 @@ class Guard:
             if message["type"] == "http.response.start":
                 started = True
                 if message["status"] == Forbidden.http_status and _is_guess(scope):
-                    self.failures.note(_peer(scope))
+                    self.failures.note(peer(scope))
                 message["headers"] = _with_headers(message.get("headers", []), scope["path"])
             await send(message)
 
@@ -105,7 +78,7 @@ class Guard:
             if refusal is not None:
                 await refusal(scope, receive, send_guarded)
             else:
-                await self.app(scope, _limited(receive), send_guarded)
+                await self.app(scope, doorway.limited(receive, MAX_BODY_BYTES, BODY_S, _SHORTER), send_guarded)
         except Exception as error:
             if started:
                 raise
@@ -113,8 +86,9 @@ class Guard:
 
     async def _refusal(self, request: Request) -> Response | None:
         """None where the request may pass; else what it gets."""
-        self._check_host(request)
-        _check_length(request)
+        doorway.check_single(request)
+        doorway.check_host(request, self.hosts, "rlhf web")
+        doorway.check_length(request, MAX_BODY_BYTES, _SHORTER)
         if request.method not in ("GET", "HEAD"):
             _check_origin(request)
         path = request.scope["path"]
@@ -127,27 +101,18 @@ class Guard:
         except Unauthenticated as error:
             if isinstance(error.__cause__, Forbidden):  # a wrong token, not none, and no log-in that has ended
                 self._slow_down(request)
-                self.failures.note(_peer(request.scope))
+                self.failures.note(peer(request.scope))
             if request.method == "GET" and wants_page(request):
                 return RedirectResponse("/login", status_code=303)
             return error_response(request, error)
+        if (wait_s := self.pace.take(request.state.actor.name)) > 0:
+            raise TooOften("your account asks more often than this server answers", wait_s)
         return None
 
     def _slow_down(self, request: Request) -> None:
         """Refuse one more guess from an address that was wrong too often. Who has a right word already isn't asked."""
-        if (wait_s := self.failures.wait_s(_peer(request.scope))) > 0:
-            raise TooOften(
-                "too many wrong tokens or invitations came from your address", fix=f"try again in {math.ceil(wait_s)} s"
-            )
-
-    def _check_host(self, request: Request) -> None:
-        """A foreign name that was made to resolve to this machine (DNS rebinding) must not reach the pages."""
-        host = (urlsplit("//" + request.headers.get("host", "")).hostname or "").lower()
-        if host not in self.hosts and not _is_address(host):
-            raise Refused(
-                f"this server isn't called {host[:100]!r}",
-                fix="use the address that `rlhf web` printed, or start it with --allow-host NAME",
-            )
+        if (wait_s := self.failures.wait_s(peer(request.scope))) > 0:
+            raise TooOften("too many wrong tokens or invitations came from your address", wait_s)
 
 
 def who(workspace: Workspace, request: Request) -> people.Actor:
@@ -182,21 +147,16 @@ def error_response(request: Request, error: Exception) -> Response:
             fix="try again; if it stays, whoever runs it finds the cause in its log",
         )
         refusal.http_status = 500
+    response: Response
     if wants_page(request):
         from rlhf.web.pages import render
 
-        return render(request, "error.html", {"error": refusal}, status=refusal.http_status)
-    return JSONResponse(refusal.as_json(), status_code=refusal.http_status)
-
-
-def _check_length(request: Request) -> None:
-    length = request.headers.get("content-length", "0")
-    if not length.isdecimal() or int(length) > MAX_BODY_BYTES:
-        raise _too_large()
-
-
-def _too_large() -> TooLarge:
-    return TooLarge("the request is too large", fix=f"send at most {MAX_BODY_BYTES} bytes; shorten the note")
+        response = render(request, "error.html", {"error": refusal}, status=refusal.http_status)
+    else:
+        response = JSONResponse(refusal.as_json(), status_code=refusal.http_status)
+    if isinstance(refusal, TooOften):
+        response.headers["retry-after"] = refusal.retry_after
+    return response
 
 
 def _check_origin(request: Request) -> None:
@@ -217,46 +177,11 @@ def _check_origin(request: Request) -> None:
         raise Refused("the API takes JSON alone", fix="send the header `Content-Type: application/json`")
 
 
-def _limited(receive: Receive) -> Receive:
-    """The body, up to the limit, also where no length was announced."""
-    n_bytes = 0
-
-    async def receive_limited() -> MutableMapping[str, Any]:
-        nonlocal n_bytes
-        message = await receive()
-        n_bytes += len(message.get("body", b""))
-        if n_bytes > MAX_BODY_BYTES:
-            raise _too_large()
-        return message
-
-    return receive_limited
-
-
 def _with_headers(headers: Iterable[tuple[bytes, bytes]], path: str) -> list[tuple[bytes, bytes]]:
-    kept = [(name, value) for name, value in headers if name.decode("latin-1").lower() not in _HEADERS]
-    caching = "no-cache" if path.startswith(_STATIC) else "no-store"
-    added = {**_HEADERS, "cache-control": caching}
+    added = _HEADERS | ({"cache-control": "no-cache"} if path.startswith(_STATIC) else _OWN)
+    kept = [(name, value) for name, value in headers if name.decode("latin-1").lower() not in added]
     return kept + [(name.encode(), value.encode()) for name, value in added.items()]
 
 
 def _is_guess(scope: Scope) -> bool:
     return scope["method"] == "POST" and scope["path"] in _GUESSED
-
-
-def _peer(scope: Scope) -> str:
-    client = scope.get("client")
-    return str(client[0]) if client else ""
-
-
-def _own_names() -> set[str]:
-    name = socket.gethostname()
-    return {name, name.partition(".")[0], socket.getfqdn()}
-
-
-def _is_address(host: str) -> bool:
-    """A numeric address can't be rebound: there is no name to lie about."""
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

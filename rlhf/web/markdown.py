@@ -12,13 +12,15 @@ from typing import Any
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
 
+from rlhf.people import Text
+
 TAGS = (
-    "p", "br", "em", "strong", "s", "code", "pre", "blockquote", "ul", "ol", "li", "hr", "h4",
+    "p", "br", "em", "strong", "s", "code", "pre", "blockquote", "ul", "ol", "li", "hr", "h3",
     "table", "thead", "tbody", "tr", "th", "td",
 )  # fmt: skip
 _TAG_OF = {
     "paragraph": "p", "em": "em", "strong": "strong", "s": "s", "blockquote": "blockquote", "bullet_list": "ul",
-    "ordered_list": "ol", "list_item": "li", "heading": "h4", "table": "table", "thead": "thead", "tbody": "tbody",
+    "ordered_list": "ol", "list_item": "li", "heading": "h3", "table": "table", "thead": "thead", "tbody": "tbody",
     "tr": "tr", "th": "th", "td": "td",
 }  # fmt: skip
 _MAX_CHARACTERS = 50_000  # a longer text is shown as it is: parsing it would keep the others waiting
@@ -30,6 +32,11 @@ def nodes_of(text: str) -> list[Node] | None:
     if len(text) > _MAX_CHARACTERS:
         return None
     return list(_nodes(SyntaxTreeNode(_PARSER.parse(text))))
+
+
+def readable(text: Text) -> dict[str, Any]:
+    """A text that labelers agree to, with its body as nodes."""
+    return {**text.as_json(), "nodes": nodes_of(text.body)}
 
 
 def _nodes(parent: SyntaxTreeNode) -> Iterator[Node]:

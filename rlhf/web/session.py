@@ -21,6 +21,7 @@ from rlhf import people
 from rlhf.errors import Forbidden
 from rlhf.store import Workspace
 from rlhf.web.guard import cookie_name, wants_page
+from rlhf.web.markdown import readable
 from rlhf.web.pages import render
 
 _KEEP_S = 30 * 86_400
@@ -61,7 +62,7 @@ def routes(workspace: Workspace) -> APIRouter:
     def look(code: Word) -> dict[str, Any]:
         invited = people.look(workspace, code.strip())
         guideline, consent = people.current_texts(workspace)
-        return {"roles": list(invited.roles), "guideline": guideline.as_json(), "consent": consent.as_json()}
+        return {"roles": list(invited.roles), "guideline": readable(guideline), "consent": readable(consent)}
 
     @router.post("/invite/accept")
     def accept(request: Request, code: Word, guideline: Word, consent: Word) -> Response:

@@ -18,8 +18,8 @@
       if (!response.ok) { refuse(`${answer.error.message}: ${answer.error.fix}`); return; }
       texts = answer;
       $("as-role").textContent = ` as ${answer.roles.join(" and ")}`;
-      $("guideline").textContent = answer.guideline.body;
-      $("consent").textContent = answer.consent.body;
+      Words.show($("guideline"), answer.guideline.body, answer.guideline.nodes);
+      Words.show($("consent"), answer.consent.body, answer.consent.nodes);
       $("scopes").textContent = `Your answers may be used ${answer.consent.scopes.map((scope) => SCOPES[scope] || scope).join(" and ")}.`;
       $("asked").hidden = true;
       $("accept").hidden = false;

@@ -1,23 +1,23 @@
 // The labeler's page: one pair, one key, one acknowledged answer.
 //
 // An answer is first written to localStorage under its lease, then sent until the server says that it is durable; only then
-// the page says "Saved" and shows the next pair. Texts of pairs are set as text, never as HTML; where the server read one as Markdown,
-// it is built from elements of TAGS that hold text.
+// the page says "Saved" and shows the next pair. Texts are shown by words.js.
 "use strict";
 (() => {
   const $ = (id) => document.getElementById(id);
   const labeler = document.querySelector("[data-labeler]").dataset.labeler;
   const KEYS = { 1: "left", ArrowLeft: "left", 2: "right", ArrowRight: "right", t: "tie", b: "both_bad" };
   const SAID = { left: "Reply 1", right: "Reply 2", tie: "Tie", both_bad: "Both bad", skip: "Skipped" };
-  const TAGS = new Set(["p", "br", "em", "strong", "s", "code", "pre", "blockquote", "ul", "ol", "li", "hr", "h4", "table", "thead", "tbody", "tr", "th", "td"]);
   const ROLES = { system: "System", user: "User", assistant: "Assistant", tool: "Tool" };
   const TIMEOUT_MS = 15000;
   const LONGEST_WAIT_S = 30;
   const SETTLE_MS = 250; // a key pressed twice for the last pair must not judge the next one unseen
 
+  const KEPT = 100; // answers whose strength an undo brings back
   const BEAT_MS = 300000;
   let task = null;
   let strength = null; // 1 slightly, 3 much
+  let isAsked = false; // whether to take the consent back, once
   let texts = null; // guideline, consent, and what was agreed to
   let busy = false;
   let shownAt = 0; // when this pair came up, for SETTLE_MS
@@ -47,7 +47,7 @@
     if (response.status === 401) { location.assign("/login"); await new Promise(() => {}); }
     const json = await response.json();
     if (response.ok) return json;
-    if (response.status >= 500) throw new Error(json.error.message);
+    if (response.status >= 500 || [408, 429].includes(response.status)) throw Object.assign(new Error(), { said: json.error.message });
     throw new Refusal(response.status, json.error);
   }
 
@@ -57,6 +57,7 @@
     } catch (error) {
       task = null;
       if (error.code === "agreement_wanted") { await askToAgree(error.said); return; }
+      if (error.code === "paused") { await showPause(); return; }
       $("failed-text").textContent = error instanceof Refusal ? error.message : "The server can’t be reached. Check the network.";
       only("failed");
     }
@@ -66,8 +67,8 @@
   async function askToAgree(why) {
     texts = await call("GET", "/api/texts");
     $("wanted-text").textContent = `${why[0].toUpperCase()}${why.slice(1)}.`;
-    $("wanted-guideline").textContent = texts.guideline.body;
-    $("wanted-consent").textContent = texts.consent.body;
+    Words.show($("wanted-guideline"), texts.guideline.body, texts.guideline.nodes);
+    Words.show($("wanted-consent"), texts.consent.body, texts.consent.nodes);
     only("wanted");
     $("main").focus({ preventScroll: true });
   }
@@ -82,7 +83,45 @@
     await load();
   }
 
-  async function withdraw() {
+  /** Why this labeler is paused, their appeal, and what a reviewer said to it. */
+  async function showPause(sent) {
+    task = null;
+    try {
+      const { pause } = sent || await call("GET", "/api/appeal");
+      if (!pause) { await load(); return; }
+      $("paused-text").textContent = `Since ${pause.since.slice(0, 10)}: ${pause.reason}.`;
+      $("appeal-box").hidden = pause.appeal !== null || pause.decision !== null;
+      for (const [box, text] of [["appealed", pause.appeal], ["decided", pause.decision]]) {
+        $(box).hidden = text === null;
+        $(`${box}-text`).textContent = text || "";
+      }
+      $("appeal-status").textContent = pause.appeal !== null && pause.decision === null ? "It is sent. A reviewer decides; look again later." : "";
+      only("paused");
+      $("main").focus({ preventScroll: true });
+    } catch {
+      $("failed-text").textContent = "The server can’t be reached. Check the network.";
+      only("failed");
+    }
+  }
+
+  async function sendAppeal() {
+    try {
+      await showPause(await call("POST", "/api/appeal", { text: $("appeal").value }));
+    } catch (error) {
+      $("appeal-status").textContent = error instanceof Refusal ? error.message : "The server can’t be reached: your appeal is not sent. Try again.";
+    }
+  }
+
+  /** The first press of the button asks, the second one does it. */
+  function askWithdraw(is) {
+    isAsked = is;
+    $("withdraw").textContent = is ? "Yes, take my consent back" : "Take my consent back";
+    $("withdraw-ask").textContent = is ? "Your answers are then left out of everything that is made from now on, and you get no more pairs. Press once more to take your consent back." : "";
+  }
+
+  async function withdraw(event) {
+    if (event.detail > 1) return; // a double click is one press
+    if (!isAsked) { askWithdraw(true); return; }
     $("guide-box").close();
     try {
       await call("POST", "/api/withdraw", {});
@@ -100,8 +139,10 @@
       say("The guidelines can’t be fetched: the server can’t be reached", "problem");
       return;
     }
-    $("guide-text").textContent = texts.guideline.body;
-    $("guide-consent").textContent = texts.consent.body;
+    Words.show($("guide-text"), texts.guideline.body, texts.guideline.nodes);
+    Words.show($("guide-consent"), texts.consent.body, texts.consent.nodes);
+    $("guide-rules").textContent = texts.rules;
+    askWithdraw(false);
     $("withdraw").hidden = !(texts.agreement && texts.agreement.in_force);
     $("guide-box").showModal();
   }
@@ -129,11 +170,11 @@
           store.drop(`note ${pending.lease}`);
           break;
         }
-        await pause(wait_s);
+        await pause(wait_s, error.said || "the server can’t be reached");
       }
     }
     $("banner").hidden = true;
-    if (next) show(next); else await load();
+    if (next && next.paused) await showPause(); else if (next) show(next); else await load();
     setBusy(false);
   }
 
@@ -143,13 +184,14 @@
   }
 
   function settle(pending) {
+    if (pending.strength !== null) store.set("strengths", [[pending.lease, pending.strength], ...(store.get("strengths") || [])].slice(0, KEPT));
     store.drop("pending");
     store.drop(`note ${pending.lease}`);
   }
 
-  async function pause(wait_s) {
+  async function pause(wait_s, why) {
     say("Not saved yet", "problem");
-    $("banner-text").textContent = `Not saved yet: the server can’t be reached. Your answer is kept in this browser; next try in ${wait_s} s.`;
+    $("banner-text").textContent = `Not saved yet: ${why}. Your answer is kept in this browser; next try in ${wait_s} s.`;
     $("banner").hidden = false;
     await new Promise((resolve) => { wakeUp = resolve; setTimeout(resolve, 1000 * wait_s); });
   }
@@ -182,15 +224,26 @@
     if (busy) return;
     setBusy(true);
     try {
-      const { task: given, progress } = await call("POST", "/api/undo", {});
+      const { task: given, progress, before } = await call("POST", "/api/undo", {});
       showProgress(progress);
       showTask(given);
+      if (before) bringBack(before);
       say("Undone: this is your last pair again");
     } catch (error) {
       if (error instanceof Refusal) say(error.message, "problem");
       else { await load(); say("The network failed during the undo; this is where you are now", "problem"); }
     }
     setBusy(false);
+  }
+
+  /** What was said with the answer that is taken back. The server tells the note; the strength is this browser's own: kept for
+   * judgements alone, it would tell from the server which pairs were checks. */
+  function bringBack(before) {
+    $("note").value = before.note || "";
+    store.set(`note ${task.lease}`, $("note").value);
+    openNote($("note").value !== "");
+    const said = (store.get("strengths") || []).find(([lease]) => lease === before.lease);
+    markStrength(said ? said[1] : null);
   }
 
   function openSkip() {
@@ -237,7 +290,7 @@
     if (typing || event.repeat) return; // a key held down judges once
     const key = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     const deed = Object.hasOwn(KEYS, key) ? () => choose(KEYS[key])
-      : { s: openSkip, u: undo, n: writeNote, g: showGuide, l: () => setStrength(1), m: () => setStrength(3), "?": () => $("help-box").showModal() }[key];
+      : { s: openSkip, u: undo, n: writeNote, g: showGuide, r: () => $("report").click(), l: () => setStrength(1), m: () => setStrength(3), "?": () => $("help-box").showModal() }[key];
     if (!deed) return;
     event.preventDefault();
     deed();
@@ -246,19 +299,22 @@
   // --- what the labeler sees ------------------------------------------------------------------------------------------
 
   function only(id) {
-    for (const other of ["waiting", "empty", "wanted", "failed", "task"]) $(other).hidden = other !== id;
-    $("actions").hidden = id === "waiting" || id === "wanted";
+    for (const other of ["waiting", "empty", "wanted", "paused", "failed", "task"]) $(other).hidden = other !== id;
+    $("actions").hidden = id === "waiting" || id === "wanted" || id === "paused";
+    $("report-form").hidden = id !== "task";
     $("actions").classList.toggle("resting", id !== "task"); // the status and the undo stay, the choices go
   }
 
   function showTask(given) {
     const isNew = !task || task.lease !== given.lease;
     task = given;
+    $("report").dataset.lease = given.lease; // report.js sends it
     const last = given.prompt.length - 1;
+    $("review").hidden = !given.review;
     $("prompt").replaceChildren(...given.prompt.map((turn, i) => turnOf(turn, given.nodes.prompt[i], i === last)));
     $("prompt-title").parentElement.hidden = last < 0;
-    setText($("left-text"), given.left, given.nodes.left);
-    setText($("right-text"), given.right, given.nodes.right);
+    Words.show($("left-text"), given.left, given.nodes.left);
+    Words.show($("right-text"), given.right, given.nodes.right);
     for (const card of ["left-card", "right-card"]) $(card).classList.remove("chosen");
     $("note").value = store.get(`note ${given.lease}`) || "";
     openNote($("note").value !== "");
@@ -273,27 +329,6 @@
     }
   }
 
-  /** nodes: the text read as Markdown, by the server; null = show it as it is. */
-  function setText(element, text, nodes) {
-    element.classList.toggle("rendered", nodes !== null);
-    element.replaceChildren();
-    if (nodes === null) element.textContent = text;
-    else grow(element, nodes);
-  }
-
-  function grow(parent, nodes) {
-    for (const node of nodes) {
-      if (typeof node === "string") { parent.append(node); continue; }
-      const [tag, inner, start] = node;
-      if (!TAGS.has(tag)) continue;
-      const element = document.createElement(tag);
-      if (Number.isInteger(start)) element.start = start;
-      if (tag === "pre" || tag === "table") element.tabIndex = 0; // what scrolls can be reached by keyboard
-      grow(element, inner);
-      parent.append(element);
-    }
-  }
-
   function turnOf(turn, nodes, isLast) {
     const item = document.createElement("li");
     item.className = `turn ${turn.role === "user" ? "user" : "other"} ${isLast ? "last" : "earlier"}`;
@@ -304,7 +339,7 @@
     text.className = "text";
     text.dir = "auto";
     text.lang = "";
-    setText(text, turn.content, nodes);
+    Words.show(text, turn.content, nodes);
     item.append(role, text);
     return item;
   }
@@ -317,6 +352,7 @@
       : progress.n_done ? "Every pair has its answers. New ones show up here when they are imported."
       : "No pair waits for an answer. They show up here once feedback is imported.";
     only("empty");
+    $("main").focus({ preventScroll: true }); // the button that was pressed is gone
   }
 
   function showProgress(progress) {
@@ -337,6 +373,7 @@
   function setBusy(is) {
     busy = is;
     document.body.classList.toggle("busy", is);
+    for (const button of document.querySelectorAll("[data-answer]")) button.setAttribute("aria-disabled", String(is));
   }
 
   function looked_s() {
@@ -363,6 +400,9 @@
   $("guide").addEventListener("click", showGuide);
   $("agree").addEventListener("click", agree);
   $("withdraw").addEventListener("click", withdraw);
+  $("withdraw").addEventListener("keydown", (event) => { if (event.repeat) event.preventDefault(); }); // a key held down is one press
+  $("appeal-box").addEventListener("submit", (event) => { event.preventDefault(); sendAppeal(); });
+  $("paused-again").addEventListener("click", load);
   setInterval(beat, BEAT_MS);
   $("help").addEventListener("click", () => $("help-box").showModal());
   $("retry").addEventListener("click", () => wakeUp && wakeUp());

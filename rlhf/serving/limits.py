@@ -1,6 +1,6 @@
-"""How often an address may be wrong: guesses at tokens and codes are slowed down, whoever makes them.
+"""How often: an address may be wrong a few times a minute, an account may ask more often than people and honest programs do.
 
-A count in memory, of failures alone, by the peer's address, which is forgotten after a minute: it is written nowhere.
+Both are counts in memory. Of an address only failures are counted; it is forgotten after a minute and written nowhere.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import time
 from collections import defaultdict, deque
 
 WINDOW_S, MAX_FAILURES = 60.0, 20
+PER_S, BURST = 20.0, 400
 _MAX_ADDRESSES = 10_000
 
 
@@ -39,3 +40,22 @@ class Failures:
         while times and times[0] <= since:
             times.popleft()
         return times
+
+
+class Pace:
+    """Requests of each account: a bucket of `burst` that fills at `per_s` a second, and of which each request takes one."""
+
+    def __init__(self, per_s: float = PER_S, burst: int = BURST) -> None:
+        self.per_s, self.burst = per_s, burst
+        self._buckets: dict[str, tuple[float, float]] = {}  # what was left, and when
+        self._lock = threading.Lock()
+
+    def take(self, account: str) -> float:
+        """0 where the request may pass; else the seconds until the next one may."""
+        with self._lock:
+            now = time.monotonic()
+            left, at = self._buckets.get(account, (float(self.burst), now))
+            left = min(float(self.burst), left + (now - at) * self.per_s)
+            passes = left >= 1
+            self._buckets[account] = (left - 1 if passes else left, now)
+            return 0.0 if passes else (1 - left) / self.per_s

@@ -1,11 +1,11 @@
-"""Limits: an address that is wrong too often waits, for a minute, and nobody else does."""
+"""Limits: an address that is wrong too often waits for a minute, an account that asks too often for a moment, and nobody else."""
 
 from __future__ import annotations
 
 import pytest
 
-from rlhf.web import limits
-from rlhf.web.limits import Failures
+from rlhf.serving import limits
+from rlhf.serving.limits import Failures, Pace
 
 
 def test_the_window_slides(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -27,3 +27,15 @@ def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for i in range(1000):
         failures.note(str(i))
     assert len(failures._at) <= 100
+
+
+def test_a_bucket_fills_as_time_passes_and_never_over_its_brim(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1000.0
+    monkeypatch.setattr(limits.time, "monotonic", lambda: now)
+    pace = Pace(per_s=2, burst=3)
+    assert [pace.take("ada") for _ in range(4)] == [0, 0, 0, 0.5]
+    assert pace.take("bob") == 0
+    now += 0.5
+    assert [pace.take("ada") for _ in range(2)] == [0, 0.5]
+    now += 3600
+    assert [pace.take("ada") for _ in range(4)] == [0, 0, 0, 0.5]
