@@ -2,10 +2,10 @@
 
     .venv/bin/python scripts/bench_dashboard.py [--replies 1000000]
 
-Replies of 30 days, four versions behind two aliases, three cohorts, a thumb for each tenth, written as a server writes them. Asked:
-the page and its figures, through the application with its guard, for every window, by version and audience; the slowest window
-counts, at the median of five. The peer is one query that groups the replies themselves by day, alias, version and cohort, without
-latencies' quantiles. Last line: one JSON object.
+Replies evenly over 30 days, four versions behind two aliases, three cohorts, a thumb for each tenth, written as a server writes
+them. Asked: the page and its figures, through the application with its guard, for every window, by version and audience; the
+slowest window counts, at the median of five. The peer is one query that groups the replies themselves by day, alias, version and
+cohort, without latencies' quantiles. Last line: one JSON object.
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ def filled(workspace: Any, n_replies: int) -> None:
                 tokens_out=100,
                 refusal=chance.random() < 0.03,
                 reward=chance.gauss(0, 1),
-                at=(end - timedelta(seconds=chance.uniform(0, 30 * 86_400))).isoformat(timespec="microseconds"),
+                at=(end - timedelta(days=30 * (1 - number / n_replies))).isoformat(timespec="microseconds"),
             )
             rows.append(_exposure_row(one))
             if number % 10 == 0:

@@ -6,7 +6,8 @@ A reward with a drawn LoRA on all layers and a drawn head is published and expor
 spends on scores: opening the version, rendering, tokens, packed forwards, keeping each chunk. The pipeline gets the rendered texts
 and its open model for nothing; it runs in float32 and in bfloat16, merged, and its faster type counts, as ours does. The two take
 turns. `evaluate_s` is the whole command with figures and page, `again_s` the same once more, when every score is kept. In float32
-the scores must be equal. Last line: one JSON object; `dashboard_s` is null until there are roll-ups to time.
+the scores must be equal. `dashboard_s`: seconds until the dashboard has its figures over --replies replies (`bench_dashboard.py`).
+Last line: one JSON object.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import bench_dashboard
 from bench_score import DTYPES, PROJECT, SAME, Pipeline, clocked, off, pairs_of, published
 
 from rlhf.cli.boundary import quiet_libraries
@@ -33,9 +35,13 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=100, help="rows of the suite, drawn evenly over the data")
     parser.add_argument("--repeats", type=int, default=3, help="turns that each side takes; the median counts")
     parser.add_argument("--base", type=Path, default=PROJECT / ".bases" / "smollm2-135m")
+    parser.add_argument("--replies", type=int, default=1_000_000, help="that the dashboard is over")
     words = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        print(json.dumps(compared(words, Path(folder))))
+        dashboard = bench_dashboard.measured(Path(folder), words.replies)
+        scored = Path(folder) / "scored"
+        scored.mkdir()
+        print(json.dumps(compared(words, scored) | {"dashboard_s": dashboard["dashboard_s"]}))
 
 
 def compared(words: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -92,7 +98,6 @@ def compared(words: argparse.Namespace, folder: Path) -> dict[str, Any]:
         "pairs": len(rows),
         "evaluate_s": round(whole, 2),
         "again_s": round(again, 2),
-        "dashboard_s": None,
     }
 
 

@@ -208,7 +208,7 @@ def test_no_piece_in_time_is_a_timeout_and_past_the_last_nothing_comes(engine: L
     with pytest.raises(StopIteration):
         stream.next_piece(5)
     assert list(stream) == []
-    with engine._work:  # while nobody can tell the engine of anything, nothing comes
+    with engine._turns._work:  # while nobody can tell the engine of anything, nothing comes
         (stream,) = engine.reply([Wanted(ASKED, None, 1)])
         with pytest.raises(TimeoutError):
             stream.next_piece(0.05)
@@ -261,7 +261,7 @@ def test_our_own_mistake_is_an_error_and_no_hang(engine: LiveEngine, monkeypatch
         raise AssertionError("a mistake of ours")
 
     (first,) = engine.reply([Wanted(ASKED, digest(0), 3000, seed=1)])
-    monkeypatch.setattr(engine, "_let_go", mistaken)
+    monkeypatch.setattr(engine._turns, "_let_go", mistaken)
     with pytest.raises(EngineFailed, match="a mistake of ours"):
         list(first)
     assert said(engine.reply([Wanted(ASKED, digest(0), 5)])[0]) is not None
@@ -386,10 +386,10 @@ def test_low_scores_wait_while_a_reply_waits_for_its_row_and_others_do_not(base:
         found: list[Any] = []
         thread = threading.Thread(target=lambda: found.append(engine.score(digest(50), GROUPS, low=True)))
         thread.start()
-        while not engine._low_jobs:
+        while not engine._turns._low_jobs:
             time.sleep(0.001)
         wanted = engine.score(digest(50), GROUPS)
-        assert engine._low_jobs and not found, "the others are done, and the second reply waits"
+        assert engine._turns._low_jobs and not found, "the others are done, and the second reply waits"
         first.cancel()
         thread.join(30)
         assert found == [wanted] and engine.busy().waiting == 0

@@ -68,7 +68,7 @@ def test_an_engine_that_gives_nothing_in_time_is_not_ready(
     with monkeypatch.context() as patch:
         patch.setattr(service.engine.batch, "join", failing)  # type: ignore[attr-defined]
         error_of(chat(client), 500, "engine_failed")
-    with service.engine._work:  # type: ignore[attr-defined]  # while nobody can tell the engine of anything, nothing comes
+    with service.engine._turns._work:  # type: ignore[attr-defined]  # while nobody can tell the engine of anything, nothing comes
         readiness.knock(service)
         assert "no token within" in client.get("/ready").json()["why"]
     readiness.knock(service)
@@ -85,7 +85,7 @@ def test_a_dead_engine_is_not_ready_and_its_requests_are_told(
 
     monkeypatch.setattr(service.engine, "_turn", deadly)
     error_of(chat(client), 500, "engine_failed")
-    service.engine._thread.join(10)  # type: ignore[attr-defined]
+    service.engine._turns._thread.join(10)  # type: ignore[attr-defined]
     told = client.get("/ready")
     assert told.status_code == 503 and told.json()["status"] == "failed"
     assert "has ended" in told.json()["why"] and "as a library may" in told.json()["why"]

@@ -18,6 +18,7 @@ import served
 from served import ALIAS, started
 from sqlalchemy import event, select
 
+from rlhf import people
 from rlhf.errors import BadUsage, NotFound, RlhfError
 from rlhf.registry import aliases, resolve, retire
 from rlhf.serving import Retired, Route, Router, Unavailable, following, pseudonym, rollouts, tend
@@ -74,6 +75,13 @@ def test_what_is_unknown_is_an_error_and_never_the_base(router: Router, model: s
     with pytest.raises((NotFound, Unavailable)) as refused:
         router.resolve(model)
     assert refused.value.fix and (refused.value.http_status == 404 or model.startswith("base:"))
+
+
+def test_a_token_in_the_models_place_is_not_repeated(router: Router, four: Workspace) -> None:
+    token = people.issue_token(four, "ada")
+    with pytest.raises(NotFound) as refused:
+        router.resolve(token)
+    assert token not in str(refused.value.as_json()) and "token" in refused.value.message
 
 
 def test_a_short_digest_is_refused(router: Router) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from rlhf.engine import next_tokens, reordered
 from rlhf.engine.kept_keys import OneEach, OneRow, PackedRows, Prefixes, RowKeys
 from rlhf.engine.packing import NAME, Group, pack
+from rlhf.engine.replayed import Replayed, cuda_graph
 from rlhf.engine.slots import BASE, Masked, Nothing, Slot, SlotBank, Stretches
 from rlhf.errors import BadInput
 
@@ -49,6 +50,7 @@ class ContinuousBatch:
         self._choice: Nothing | None = None
         self._disordered = 0
         self._quick: next_tokens.NextTokens | None = None
+        self._replayed: Replayed | None = None
         _order_head(model)
         with torch.inference_mode():
             self.keys = _keys_of(model)
@@ -157,6 +159,8 @@ class ContinuousBatch:
         for row, token in zip(self.rows, tokens, strict=True):
             row.tokens.append(token)
         lengths = [len(row.tokens) for row in self.rows]
+        if self._replayed is not None:
+            return self._replayed(tokens, [n - 1 for n in lengths], [row.slot for row in self.rows]).float()
         self.keys.hold(len(self.rows), max(lengths))
         self.bank.choice = self._chosen()
         positions = torch.tensor(lengths, device=self.device) - 1
@@ -191,8 +195,13 @@ class ContinuousBatch:
         seen = torch.tensor([[True, True, True, False], [True] * 4], device=self.device)
         wanted = self._plain(*asked, seen)
         found = quick(*asked, seen, Nothing()).float()
-        if _is_alike(found, wanted, self.keys.like.dtype):
-            self._quick = quick
+        if not _is_alike(found, wanted, self.keys.like.dtype):
+            return
+        self._quick = quick
+        if self.device.type == "cuda":
+            replayed = Replayed(quick, self.bank, cuda_graph)
+            again = replayed(asked[0].tolist(), asked[1].tolist(), [BASE, BASE]).float()
+            self._replayed = replayed if _is_alike(again, wanted, self.keys.like.dtype) else None
 
     def _chosen(self) -> Nothing:
         """What the rows add. After some steps without it their versions' weights are put in order."""

@@ -15,9 +15,14 @@ _ROWS = 8  # that the order is made for; others read it as well
 
 
 def is_there(like: Tensor) -> bool:
-    """Whether this build has the calls, for weights like these."""
-    usable = like.device.type == "cpu" and like.dtype in (torch.float32, torch.bfloat16)
-    return usable and torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+    """Whether this build and processor have the calls, for weights like these. bfloat16 ones want AVX-512 or AVX_NE_CONVERT."""
+    if like.device.type != "cpu" or not torch.backends.mkldnn.is_available():
+        return False
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    return like.dtype == torch.float32 or (
+        like.dtype == torch.bfloat16 and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    )
 
 
 def reorder(weight: Tensor) -> Tensor:

@@ -105,6 +105,29 @@ class Ordered(Nothing):
             y.add_(reordered.linear(inner[:, i] * self.mask, b))
 
 
+class Everywhere(Nothing):
+    """`Masked` over every row of the bank, for so many rows at most: of one shape whoever is there. `take` says who has which."""
+
+    def __init__(self, bank: SlotBank, n_rows: int) -> None:
+        self.whole = slice(0, bank.max_slots * bank.max_rank)
+        self.mask = bank.like.new_zeros(n_rows, self.whole.stop)
+        self._slots: tuple[Slot, ...] = ()
+
+    def take(self, slots: Sequence[Slot]) -> None:
+        """The first rows take these; the others are the base's."""
+        if self._slots != tuple(slots):
+            self.mask.zero_()
+            self.mask[: len(slots)] = _mask(slots, self.whole).to(self.mask)
+            self._slots = tuple(slots)
+
+    def onto(self, pools: Sequence[Pool], x: Tensor, ys: Sequence[Tensor]) -> None:
+        """See `Nothing.onto`."""
+        _require_rows(len(x), len(self.mask))
+        x = x.to(self.mask.dtype)
+        for pool, y in zip(pools, ys, strict=True):
+            _add(y, torch.mm(x, pool.a.t()).mul_(self.mask), pool.b)
+
+
 class Orders:
     """Rows of all pools, put in order as they are asked for; good until a version is written."""
 

@@ -23,7 +23,7 @@ from rlhf.people.texts import (
     withdraw,
     withdrawn,
 )
-from rlhf.people.tokens import Actor, Token, issue_token, list_tokens
+from rlhf.people.tokens import Actor, Token, is_token, issue_token, list_tokens
 
 __all__ = [
     "PERMISSIONS",
@@ -48,6 +48,7 @@ __all__ = [
     "end",
     "first_admin",
     "invite",
+    "is_token",
     "issue_token",
     "list_accounts",
     "list_invitations",

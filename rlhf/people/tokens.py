@@ -97,6 +97,11 @@ def issue_token(workspace: Workspace, actor: str, scopes: Sequence[str] = ("labe
     return token
 
 
+def is_token(text: str) -> bool:
+    """Whether a text has a token's shape: then it isn't repeated where it stands by mistake."""
+    return _TOKEN.fullmatch(text) is not None
+
+
 def actor_of(workspace: Workspace, token: str) -> Actor:
     """The person whom a token stands for. Raises Forbidden where it is unknown, expired or revoked.
 

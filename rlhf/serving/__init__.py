@@ -12,7 +12,8 @@ from rlhf.serving import guardrails, monitor, rollouts
 from rlhf.serving.exposures import Exposure, Outcome, Recorder, Ticket, pseudonym
 from rlhf.serving.following import Effect
 from rlhf.serving.log import Rollout, RolloutEvent
-from rlhf.serving.router import Retired, Route, Router, Shadow, Unavailable
+from rlhf.serving.router import Router
+from rlhf.serving.routes import Retired, Route, Shadow, Unavailable
 from rlhf.serving.settings import RolloutSettings
 from rlhf.serving.tending import Tender, tend
 from rlhf.serving.trials import trial_of

@@ -25,7 +25,7 @@ from rlhf.serving.declining import declines
 from rlhf.serving.exposures import Closing, Exposure, Status
 from rlhf.serving.openai_shapes import Head, Written
 from rlhf.serving.refusals import BadField, TooLate
-from rlhf.serving.router import Route, Unavailable
+from rlhf.serving.routes import Route, Unavailable
 from rlhf.serving.service import Service
 
 

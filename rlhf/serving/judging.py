@@ -14,7 +14,7 @@ from rlhf.errors import RlhfError
 from rlhf.records import Message
 from rlhf.serving.answering import Answering
 from rlhf.serving.assignment import BUCKETS, bucket_of
-from rlhf.serving.router import Judge, Route
+from rlhf.serving.routes import Judge, Route
 from rlhf.serving.scores import scored
 from rlhf.serving.service import Service
 

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 
 from rlhf.errors import BadInput, Damaged, NotFound, RlhfError
 from rlhf.serving.doorway import TooOften
-from rlhf.serving.router import Unavailable
+from rlhf.serving.routes import Unavailable
 from rlhf.store.database import refusal_of
 
 _log = logging.getLogger("rlhf.serving")

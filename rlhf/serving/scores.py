@@ -23,7 +23,7 @@ from rlhf.serving.asked import ScoreAsked
 from rlhf.serving.exposures import Closing, Status
 from rlhf.serving.openai_shapes import version_headers
 from rlhf.serving.refusals import BadField, TooLate
-from rlhf.serving.router import Route
+from rlhf.serving.routes import Route
 from rlhf.serving.service import Service
 
 _MAX_LENGTH = 1024  # where a manifest says none, as in `reward.score`

@@ -26,7 +26,8 @@ from rlhf.serving.holding import Engine, Holding
 from rlhf.serving.metrics import Metrics
 from rlhf.serving.overload import Overload
 from rlhf.serving.refusals import BadField, Busy, Draining, NotRecorded, UnknownModel
-from rlhf.serving.router import Route, Router
+from rlhf.serving.router import Router
+from rlhf.serving.routes import Route
 from rlhf.store import Workspace
 
 T = TypeVar("T")

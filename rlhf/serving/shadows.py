@@ -16,7 +16,7 @@ from rlhf.serving.answering import Answering, tell
 from rlhf.serving.declining import declines
 from rlhf.serving.exposures import Status
 from rlhf.serving.openai_shapes import Written
-from rlhf.serving.router import Route, Shadow
+from rlhf.serving.routes import Route, Shadow
 from rlhf.serving.service import Service
 
 _MOST = 64  # at a time: beyond them shadows are left out, and counted

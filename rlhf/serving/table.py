@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from sqlalchemy import Connection, func, select
 
 from rlhf.errors import BadUsage, NotFound
+from rlhf.people import is_token
 from rlhf.records import AliasMove, VersionRef
 from rlhf.registry.versions import MIN_HEX, ref_of
 from rlhf.serving import log
@@ -112,6 +113,10 @@ class Table:
 
     def unknown(self, model: str) -> NotFound:
         """The refusal of a name that nothing here answers to."""
+        if is_token(model):  # said without the word: what is refused is logged
+            return NotFound(
+                "a token stands where the model's name should", fix="send it as Authorization: Bearer, and name a model"
+            )
         name = model.partition("@")[0]
         names = sorted({ref.name for ref in self.versions.values()})
         if name in names:
