@@ -302,7 +302,7 @@ def test_a_thread_that_ends_tells_whoever_waits_and_takes_nothing_more(
         def deadly() -> None:
             raise SystemExit("as a library may")
 
-        monkeypatch.setattr(engine, "_turn", deadly)
+        monkeypatch.setattr(engine._turns, "_turn", deadly)
         for stream in streams:
             with pytest.raises(EngineFailed, match="as a library may"):
                 list(stream)
