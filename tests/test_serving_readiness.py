@@ -83,7 +83,7 @@ def test_a_dead_engine_is_not_ready_and_its_requests_are_told(
     def deadly() -> None:
         raise SystemExit("as a library may")
 
-    monkeypatch.setattr(service.engine._turns, "_turn", deadly)
+    monkeypatch.setattr(service.engine._turns, "_turn", deadly)  # type: ignore[attr-defined]
     error_of(chat(client), 500, "engine_failed")
     service.engine._turns._thread.join(10)  # type: ignore[attr-defined]
     told = client.get("/ready")
