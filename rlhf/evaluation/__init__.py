@@ -8,17 +8,20 @@ judge, through the feedback door.
 Never: promotes, fits anything on the pairs that it measures, leaves out a pair in silence, tells a labeler who wrote what.
 """
 
+from rlhf.evaluation import sequential_words
 from rlhf.evaluation.comparison import compare
 from rlhf.evaluation.figures import difference, figures
 from rlhf.evaluation.held_out import evaluate
 from rlhf.evaluation.people_judge import Waiting
 from rlhf.evaluation.reports import Report, ReportRow, diff, list_reports, open_report
 from rlhf.evaluation.scored import ScoredPair
+from rlhf.evaluation.until_decided import Stopping
 
 __all__ = [
     "Report",
     "ReportRow",
     "ScoredPair",
+    "Stopping",
     "Waiting",
     "compare",
     "diff",
@@ -27,4 +30,5 @@ __all__ = [
     "figures",
     "list_reports",
     "open_report",
+    "sequential_words",
 ]
