@@ -33,7 +33,7 @@ _WIDTH = 30
 
 PromptsFile = Annotated[
     Path | None,
-    typer.Option(help="JSONL of prompts; else the test side of the snapshot behind A's or B's reward.", metavar="FILE"),
+    typer.Option(help="JSONL of prompts; else the test side of the snapshot behind their rewards.", metavar="FILE"),
 ]
 OfSnapshot = Annotated[str | None, typer.Option(help="On this snapshot's test side: NAME or NAME@2.", metavar="S")]
 OfSuite = Annotated[str | None, typer.Option(help="On this suite's prompts: NAME or NAME@2.", metavar="NAME")]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rlhf.errors import BadInput
+from rlhf.errors import BadInput, BadUsage
 from rlhf.evaluation.seen import require_unseen
 from rlhf.evaluation.sides import Side
 from rlhf.ids import digest_of, unit_interval
@@ -41,6 +41,26 @@ class Asked:
             "snapshot_digest": digest,
             "digest": digest_of([prompt.digest for prompt in self.prompts]),
         }
+
+
+@dataclass(frozen=True)
+class Where:
+    """Where the prompts of a curve come from, and how many; as in a comparison."""
+
+    prompts: Sequence[Prompt] | None = None
+    snapshot: str | None = None
+    suite: str | None = None
+    n: int = 100
+
+    def __post_init__(self) -> None:
+        if sum(given is not None for given in (self.prompts, self.snapshot, self.suite)) > 1:
+            raise BadUsage(
+                "prompts are given in two ways", fix="leave out all but one of --prompts, --snapshot and --suite"
+            )
+
+    def draw(self, workspace: Workspace, sides: Sequence[Side], sampling: Sampling, seed: int) -> Asked:
+        cut = open_cut(workspace, sides, self.snapshot, self.suite)
+        return draw(workspace, sides, self.prompts, cut, self.n, seed, sampling)
 
 
 def draw(

@@ -86,7 +86,7 @@ def _verdict(content: Mapping[str, Any]) -> str:
     """The comparison's answer in a sentence."""
     a, b = content["between"]
     f = content["versions"][a]["figures"]
-    by = _judge_words(content["judge"])
+    by = judge_words(content["judge"])
     if "sequential" in content:
         return sequential_words.verdict(content, by)
     low, high = f["win_rate_low"], f["win_rate_high"]
@@ -129,7 +129,7 @@ def _flattered(content: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _judge_words(judge: Mapping[str, Any]) -> str:
+def judge_words(judge: Mapping[str, Any]) -> str:
     words = {
         "reward": f"the reward {judge['name']}",
         "rule": f"the rule '{judge['name']}'",

@@ -66,7 +66,7 @@ class PeopleJudge:
     """min_judged: go on once so many pairs are judged; None = all. The others are then left out, and counted."""
 
     workspace: Workspace
-    versions: tuple[str, str]  # digests
+    versions: tuple[str, ...]  # digests
     min_judged: int | None = None
     kind: Literal["people"] = "people"
     name: str = PEOPLE
@@ -80,13 +80,13 @@ class PeopleJudge:
             live = _live(connection, [clean.id for clean in offered.values()])
             said = _said(connection, sorted(live))
         asked = {i: clean for i, clean in offered.items() if clean.id in live}
-        sides = {i: majority(j.choice for j in said.get(clean.id, ())) for i, clean in asked.items()}
+        sides = {clean.id: majority(j.choice for j in said.get(clean.id, ())) for clean in asked.values()}
         n_judged = sum(side is not None for side in sides.values())
-        wanted = len(asked) if self.min_judged is None else min(self.min_judged, len(asked))
+        wanted = len(sides) if self.min_judged is None else min(self.min_judged, len(sides))
         if n_judged < wanted:
-            raise Waiting(job, n_judged, wanted, len(asked))
+            raise Waiting(job, n_judged, wanted, len(sides))
         verdicts = [
-            TIE if pair.is_same else COIN if i not in asked else _verdict(pair, asked[i], sides[i])
+            TIE if pair.is_same else COIN if i not in asked else _verdict(pair, asked[i], sides[asked[i].id])
             for i, pair in enumerate(pairs)
         ]
         used = [judgement for judgements in said.values() for judgement in judgements]
