@@ -150,7 +150,7 @@ def _messages(
                 if wanted <= set(found):
                     break
                 try:
-                    own = policy.prompts_of(workspace, f"sha256:{origin.digest}", side)  # type: ignore[arg-type]
+                    own = policy.prompts_of(workspace, f"sha256:{origin.digest}", side)
                 except RlhfError:
                     continue
                 found |= {p.id: p.messages for p in own}

@@ -39,7 +39,7 @@ def krippendorff_alpha(units: Iterable[Sequence[Hashable | None]]) -> float | No
 def alpha_with_interval(
     units: Iterable[Sequence[Hashable | None]],
     *,
-    groups: Sequence[Hashable] | None = None,
+    groups: Sequence[str] | None = None,
     n_boot: int = 1000,
     seed: int = 0,
 ) -> tuple[float, Interval] | None:
