@@ -21,7 +21,7 @@ from rlhf.errors import BadInput, BadUsage, NotFound
 from rlhf.evaluation import Report, Waiting, Where, best_of, judges, open_report, over_run, over_versions
 from rlhf.evaluation.curve_page import render, verdict
 from rlhf.evaluation.judges import EntryPoint
-from rlhf.ids import chance, now_text
+from rlhf.ids import chance, digest_text, now_text
 from rlhf.measures.best_of_n import best_of_n_kl
 from rlhf.policy import Prompt, Reply
 from rlhf.reward.score import Item, score_items
@@ -38,7 +38,8 @@ def given(n: int = N) -> Where:
 @pytest.fixture
 def based(workspace: Workspace, tmp_path: Path) -> Workspace:
     """Two policies and their reward, with the base that they stand on by name: nobody loads it."""
-    row = {"name": "tiny", "digest": BASE_DIGEST, "path": "nowhere", "origin": "{}", "details": "{}"}
+    digests = {f"{what}_digest": digest_text(f"a {what}") for what in ("tokenizer", "template")}
+    row = {"name": "tiny", "digest": BASE_DIGEST, "path": "nowhere", "origin": "{}", "details": json.dumps(digests)}
     with workspace.write() as write:
         write.connection.execute(bases.insert().values(**row, actor="tester", created_at=now_text()))
     two_policies(workspace, tmp_path)
