@@ -163,8 +163,18 @@ class Optimised(Writer):
         return found
 
 
-def test_where_the_truth_falls_while_the_proxy_rises_it_is_told(based: Workspace) -> None:
-    report = versions(based, write=Optimised())
+def sense(_: Any, a: str, b: str) -> float:
+    """Plain words are better, and one word over and over is nothing."""
+    points = [(len(set(text.split())) > 2) * (20 - np.mean([len(word) for word in text.split()])) for text in (a, b)]
+    return float(points[0] - points[1])
+
+
+def test_where_the_truth_falls_while_the_proxy_rises_it_is_told(
+    based: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rule = EntryPoint("sense", f"{__name__}:sense", judges.GROUP)
+    monkeypatch.setattr(judges, "entry_points", lambda group: [rule])
+    report = versions(based, judge="sense", write=Optimised())
     fell = report.content["fall"]
     assert (
         (fell["from"], fell["at"]) == ("demo@1", "demo@2") and fell["truth"] < 0 <= fell["proxy"] and fell["high"] < 0
