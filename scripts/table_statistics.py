@@ -4,8 +4,8 @@
     .venv/bin/python scripts/table_statistics.py --runs 200      quicker and rougher
 
 False positives of the always-valid test beside a fixed-sample test that is looked at as often, coverage of intervals, false
-alarms of the shares' check, CUPED's bias and gain, bias and coverage of the off-policy estimates, false alarms of drift. Every
-simulation is seeded. Last line: one JSON object.
+alarms of the shares' check, CUPED's bias and gain, bias and coverage of the off-policy estimates, false alarms of drift, when a
+comparison is decided. Every simulation is seeded. Last line: one JSON object.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rlhf.measures import drift, intervals, off_policy, sample_ratio, sequential, two_arms
+from rlhf.measures import betting, drift, intervals, off_policy, sample_ratio, sample_size, sequential, two_arms
 from rlhf.measures.two_arms import Difference, Sums
 
 RUNS, ALPHA = 2000, 0.05
@@ -269,6 +269,36 @@ def false_drifts(runs: int = RUNS, seed: int = 0) -> list[dict[str, Any]]:
     return [{**row, "any alarm": alarms / windows, "a z-test by reply, a feature": float(naive / windows / 10)}]
 
 
+def comparisons(runs: int = RUNS, seed: int = 0, batch: int = 20) -> list[dict[str, Any]]:
+    """`rlhf compare --until-decided`: opening turns until the bets refute a half, of up to four times the planned number."""
+    rows = []
+    for effect in (0.0, 0.05, 0.1, 0.2, 0.3):
+        sizes = [sample_size.win_rate(0.5 + (effect or 0.1), looks=looks) for looks in (False, True)]
+        draw = np.random.default_rng([seed, int(effect * 100)])
+        looks = range(batch, 4 * sizes[1] + batch, batch)
+        found = []
+        for _ in range(runs):
+            wins = (draw.random(looks[-1]) < 0.5 + effect).astype(float)
+            capitals = ((n, max(_capital(wins[:n]), _capital(1 - wins[:n]))) for n in looks)
+            found.append(next((n for n, capital in capitals if capital >= math.log(2 / ALPHA)), math.inf))
+        after, planned = np.array(found), math.ceil(sizes[1] / batch) * batch
+        rows.append(
+            {
+                "win rate": 0.5 + effect,
+                "decided at all": float(np.isfinite(after).mean()),
+                "planned, fixed": sizes[0],
+                "planned, looks": sizes[1],
+                "decided by then": float((after <= planned).mean()),
+                "opening turns when decided (median)": float(np.median(after[np.isfinite(after)])),
+            }
+        )
+    return rows
+
+
+def _capital(values: Floats) -> float:
+    return betting.log_capital(values, 0.5)
+
+
 TABLES: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
     "nulls": lambda runs, seed: [*(null_looks(name, runs=runs, seed=seed) for name in KINDS), returning(runs, seed)],
     "effects": lambda runs, seed: [effect_looks(name, runs=runs, seed=seed) for name in EFFECTS],
@@ -277,6 +307,7 @@ TABLES: dict[str, Callable[[int, int], list[dict[str, Any]]]] = {
     "off_policy": estimates,
     "intervals": coverage,
     "drift": false_drifts,
+    "comparisons": comparisons,
 }
 
 

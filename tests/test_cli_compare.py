@@ -118,6 +118,30 @@ def test_people_s_job_waits_with_exit_0_as_a_round_does_and_ends_in_a_report(rlh
     assert found["versions"]["demo@1"]["n_not_judged"] == 0
 
 
+def test_until_decided_tells_the_size_before_it_starts_and_people_get_one_batch(
+    rlhf: CommandLine, tmp_path: Path
+) -> None:
+    words = (
+        "compare",
+        "demo@1",
+        "base:tiny",
+        "--prompts",
+        prompts_file(tmp_path),
+        *SHORT,
+        "--until-decided",
+        "--batch",
+        "3",
+    )
+    answer = rlhf(*words, "--judge", "demo")
+    assert answer.status == 0 and "ecided after" in answer.out and "Nobody has checked" not in answer.out
+    planned = "a win rate of 60.0 % is found with a chance of 80 % by"
+    assert planned in answer.err and answer.err.index(planned) < answer.err.index("wrote")
+    found = rlhf.json(*words, "--judge", "demo")
+    assert found["sequential"]["batch"] == 3 and found["sequential"]["n_available"] == 6
+    waiting = rlhf.json(*words, "--judge", "people")
+    assert waiting["state"] == "waiting" and waiting["wanted"] <= 3 and waiting["sequential"]["n_units"] == 0
+
+
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
@@ -131,6 +155,8 @@ def test_people_s_job_waits_with_exit_0_as_a_round_does_and_ends_in_a_report(rlh
         (("demo@1", "base:tiny", "--top-p", "0"), 2, "--top-p"),
         (("demo@1", "base:tiny", "--n", "0"), 2, "--n"),
         (("demo@1", "base:tiny", "--min-judged", "3"), 2, "--min-judged is for --judge people"),
+        (("demo@1", "base:tiny", "--margin", "0.1"), 2, "--margin without --until-decided says nothing"),
+        (("demo@1", "base:tiny", "--until-decided", "--effect", "0.5"), 2, "--effect is 0.5"),
     ],
 )
 def test_what_can_not_be_compared_is_refused_and_changes_nothing(

@@ -12,6 +12,7 @@ from rlhf import erasure, evaluation, feedback, labeling, people, registry, rewa
 from rlhf.erasure.files import without
 from rlhf.erasure.words import Words
 from rlhf.errors import BadInput, Conflict, Forbidden, NotFound
+from rlhf.pages.marked import differences
 from rlhf.records import Judgement, Message, Pair
 from rlhf.registry import aliases
 from rlhf.snapshots.opening import Erased
@@ -340,3 +341,18 @@ def test_a_passage_goes_and_the_rest_is_kept(name: str, text: str) -> None:
 def test_short_words_are_no_reason_to_change_a_file() -> None:
     assert without("c.json", b'{"combine": "mean"}', Words(["mean"])) is None
     assert without("c.json", b'{"labeler": "ann"}', Words([], names=["ann"])) is not None
+
+
+def test_marks_of_what_differs_do_not_hide_a_reply_on_a_page() -> None:
+    """A comparison's page marks words inside a reply (`pages/marked.py`); all of the reply goes, the other reply stays."""
+    mine, other = "Call Ann at home & ask her about it", "Call Bob at work & tell him about it"
+    shown = differences(mine, other)
+    assert shown is not None and shown[0].count("<del") > 1
+    page = (
+        f"<blockquote><span>a</span>{shown[0]}</blockquote><blockquote><span>b</span>{shown[1]}</blockquote>\n"
+        + "x" * 60
+    )
+    made = without("page.html", page.encode(), Words([mine]))
+    assert made is not None
+    assert made.decode() == page.replace(str(shown[0]), "[erased]")
+    assert without("page.html", page.encode(), Words(["nothing that is on this page"])) is None

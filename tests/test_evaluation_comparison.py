@@ -43,6 +43,7 @@ def test_both_sides_write_to_the_held_out_prompts_and_the_reward_behind_them_jud
     assert content["title"] == "demo@1 against demo@2 on the test side of s@1, judged by hh@1"
     assert content["between"] == list(report.figures) == ["demo@1", "demo@2"]
     assert {v["digest"] for v in content["versions"].values()} == {one.digest, other.digest}
+    assert content["judge"].pop("agreement")["n"] == 26  # test_evaluation_judge_agreement.py
     assert content["judge"] == {
         "kind": "reward",
         "name": "hh@1",

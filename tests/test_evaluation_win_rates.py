@@ -89,6 +89,24 @@ def test_what_the_replies_are_like_is_measured_on_each_side() -> None:
     assert gap["log_likelihood_base"]["value"] == 0.0 and gap["mean_tokens"]["value"] == pytest.approx(24.5)
 
 
+def test_refusals_are_counted_on_each_side_and_between_them() -> None:
+    pairs = pairs_of(
+        [("I'm sorry, but I can't help with that.", f"Boil {i} eggs for seven minutes.") for i in range(9)]
+    )
+    pairs += pairs_of([("Put it in the oven.", "I cannot assist with this.")])
+    a, b = figures(pairs, verdicts_of([0] * 10))
+    assert (a["refusal"], b["refusal"]) == (0.9, 0.1) and a["refusal_low"] < 0.9
+    assert difference(pairs)["refusal"]["value"] == pytest.approx(0.8)
+
+
+def test_distinct_n_grams_rise_with_n_where_words_repeat_and_sentences_do_not() -> None:
+    a, _ = figures(
+        pairs_of([("one two three", "x"), ("two one three", "y"), ("three two one", "z")]), verdicts_of([1] * 3)
+    )
+    found = [a[f"distinct_{n}"] for n in (1, 2, 3)]
+    assert found == [pytest.approx(1 / 3, abs=1e-6), pytest.approx(5 / 6, abs=1e-6), 1.0]
+
+
 def test_figures_are_plain_json_and_the_seed_decides_the_resamples() -> None:
     pairs = pairs_of([("x" * (i + 3), "y" * (40 - i)) for i in range(30)])
     verdicts = verdicts_of([float(i * i % 7 > 2) for i in range(30)])

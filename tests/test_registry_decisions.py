@@ -15,7 +15,19 @@ from sqlalchemy import select, text
 
 from rlhf.errors import BadInput, BadUsage, Conflict, Damaged, NotFound
 from rlhf.ids import clock_at, digest_text
-from rlhf.registry import GateRules, Rule, aliases, decision_log, decisions, gates, resolve, retire, sign
+from rlhf.registry import (
+    GateRules,
+    Rule,
+    aliases,
+    decision_content,
+    decision_log,
+    decisions,
+    gates,
+    resolve,
+    retire,
+    sign,
+)
+from rlhf.registry.gate_reports import FoundReport
 from rlhf.store import Workspace, audit
 from rlhf.store.tables import decisions as table
 
@@ -323,3 +335,17 @@ def test_movers_at_once_leave_one_decision_for_each_move(either: Workspace, tmp_
     assert len({one.decision.alias for one in found}) == 8
     with either.read() as connection:
         audit.verify(connection)
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, "nobody has checked the judge against people"),
+        (0.71, "the judge agrees with people on 71.0% of 40 pairs"),
+    ],
+)
+def test_a_decision_says_whether_the_judge_that_it_rests_on_was_checked(value: float | None, said: str) -> None:
+    judge = {"name": "hh@1", "flatters": ["demo@1"], "agreement": {"agreement": {"value": value, "n": 40}}}
+    found = FoundReport("0" * 64, "comparison", "a against b", {"judge": judge}, "demo@1", None)
+    told = decision_content._assumptions(found)
+    assert any(line.startswith(said) for line in told) and "flatters it" in told[0]

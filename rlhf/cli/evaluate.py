@@ -144,6 +144,10 @@ def _summary(content: Mapping[str, Any]) -> str:
         from rlhf.cli.compare import summary
 
         return summary(content)
+    if content["kind"] == "curve":
+        from rlhf.cli import curve
+
+        return curve.summary(content)
     if content["kind"] == "decision":
         from rlhf.cli import loop
 

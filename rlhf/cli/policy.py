@@ -1,4 +1,4 @@
-"""`rlhf policy`: train a policy against a reward, write replies with it."""
+"""`rlhf policy`: train a policy against a reward, write replies with it, see whether it was optimised too far."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlhf.cli.boundary import Run, json_text, put, verb
+from rlhf.cli.curve import curve
 from rlhf.cli.known import require_known
 
 if TYPE_CHECKING:
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from rlhf.records import Role
 
 app = typer.Typer(no_args_is_help=True, help="Policies: train against a reward, write replies.", rich_markup_mode=None)
+verb(app, "curve")(curve)
 
 
 @verb(app, "train")

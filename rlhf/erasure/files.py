@@ -22,7 +22,8 @@ from rlhf.ids import new_id
 from rlhf.store import Workspace
 from rlhf.store.cache import STATES
 
-_BETWEEN_TAGS = re.compile(r"(?<=>)[^<>]+(?=<)")
+_DIFFERS = r"</?(?:ins|del)\b[^<>]*>"  # marks of words inside a text (`pages/marked.py`): they must not hide it
+_BETWEEN_TAGS = re.compile(rf"(?<=>)(?:[^<>]++|{_DIFFERS})++(?=<)")
 _IN_ATTRIBUTE = re.compile(r'(?<==")[^"<>]{12,}(?=")')
 _QUOTED = re.compile(r"'([^']+)'|\"([^\"]+)\"")
 _WEIGHTS = (".safetensors",)
@@ -75,7 +76,8 @@ def _rewriter(name: str) -> Callable[[str, Words], str]:
 
 def _page(text: str, words: Words) -> str:
     def kept(found: re.Match[str]) -> str:
-        return MARK if words.are_in(html.unescape(found.group())) else found.group()
+        said = html.unescape(re.sub(_DIFFERS, "", found.group()))
+        return MARK if words.are_in(said) else found.group()
 
     return _IN_ATTRIBUTE.sub(kept, _BETWEEN_TAGS.sub(kept, text))
 

@@ -7,16 +7,16 @@ from typing import Any
 
 from markupsafe import Markup
 
+from rlhf.evaluation import judge_agreement, sequential_words
 from rlhf.evaluation.charts import Chart, estimate_of
 from rlhf.evaluation.judges import Verdict
 from rlhf.evaluation.page import signature
 from rlhf.evaluation.reply_pairs import ReplyPair
-from rlhf.evaluation.scored import beginning, ending
+from rlhf.evaluation.side_by_side import N_SHOWN, NOTE, replies_beside
 from rlhf.evaluation.wording import number, percent, value_of
 from rlhf.pages import Section, facts, page, plot_grid, plots, table
-from rlhf.pages.page import bullets, digest, folded, headline, headline_text
+from rlhf.pages.page import bullets, digest, headline, headline_text
 
-N_SHOWN = 20  # of the losses, and of the wins
 _POINTS = 800
 _SIMULATED = (
     "labelers: a reward here learnt from judgements that come from a program, not from people. The figures show that "
@@ -33,17 +33,14 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("mean_characters", "Length, characters", "1", "mean a reply"),
     ("cut_off", "Cut off", "%", "percent of the replies without an end in the tokens allowed"),
     ("repetition", "Repetition", "%", "percent of 4-grams that stood in the reply before"),
-    ("distinct_2", "Distinct bigrams", "3", "over all replies; near 0 where they are all alike"),
+    ("refusal", "Refusals", "%", "percent of the replies that begin by declining, in English"),
+    ("distinct_1", "Distinct words", "3", "over all replies; near 0 where they are all alike"),
+    ("distinct_2", "Distinct bigrams", "3", "the same of pairs of words"),
+    ("distinct_3", "Distinct trigrams", "3", "the same of three words"),
     ("kl", "KL to its base", "2", "nats a reply"),
     ("kl_per_token", "KL to its base", "3", "nats a token"),
     ("log_likelihood_base", "Fluency", "2", "log-likelihood under its base, nats a token; higher is plainer"),
 )
-_REPLY = Markup(
-    '<article class="example" data-pair="{id}"><p class="meta">{said} · prompt {prompt_id}</p>'
-    '<blockquote dir="auto"><span class="who">prompt</span>{prompt}</blockquote>'
-    '<div class="beside">{a}{b}</div></article>\n'
-)
-_ONE = Markup('<blockquote{marked} dir="auto"><span class="who">{who}</span>{text}</blockquote>')
 
 
 def render(content: Mapping[str, Any], pairs: Sequence[ReplyPair], verdicts: Sequence[Verdict]) -> str:
@@ -52,17 +49,24 @@ def render(content: Mapping[str, Any], pairs: Sequence[ReplyPair], verdicts: Seq
     f = content["versions"][a]["figures"]
     number_shown = "–" if f["win_rate"] is None else f"{percent(f['win_rate'])} %"
     lead = headline_text([_verdict(content)]) + headline(number_shown, _sentence(content), small=_small(content))
-    sections = [
+    sections = sequential_words.sections(content)
+    sections += [
         Section("Who wins, and is it length?", plot_grid(_charts(content, pairs, verdicts)), _counts(content)),
         Section(
             "Side by side",
             _beside(content),
-            "95 % intervals in brackets. The last column is paired: an interval that holds 0 shows no difference.",
+            (
+                "95 % intervals in brackets where one may be read. "
+                if "sequential" in content
+                else "95 % intervals in brackets. "
+            )
+            + "The last column is paired: an interval that holds 0 shows no difference.",
         ),
         Section(
             "Replies",
-            _replies(content, pairs, verdicts),
-            f"The pairs that {a} loses and wins most clearly, up to {N_SHOWN} of each. They are extremes, not a sample.",
+            replies_beside(content, pairs, verdicts),
+            f"The pairs that {a} loses and wins most clearly, up to {N_SHOWN} of each. They are extremes, not a sample. "
+            f"{NOTE}",
         ),
         Section("What this rests on", bullets(_assumptions(content))),
         Section("Identity", _identity(content)),
@@ -82,7 +86,9 @@ def _verdict(content: Mapping[str, Any]) -> str:
     """The comparison's answer in a sentence."""
     a, b = content["between"]
     f = content["versions"][a]["figures"]
-    by = _judge_words(content["judge"])
+    by = judge_words(content["judge"])
+    if "sequential" in content:
+        return sequential_words.verdict(content, by)
     low, high = f["win_rate_low"], f["win_rate_high"]
     if low is None or low <= 0.5 <= high:
         return f"No difference shown between {a} and {b} by {by}."
@@ -94,9 +100,10 @@ def _sentence(content: Mapping[str, Any]) -> str:
     f = content["versions"][a]["figures"]
     if f["win_rate"] is None:
         return f"{a} and {b} can't be compared: no pair was judged."
-    interval = "no interval can be formed" if f["win_rate_low"] is None else (
-        f"95 % interval {percent(f['win_rate_low'])} to {percent(f['win_rate_high'])}"
-    )  # fmt: skip
+    kind, level = "always-valid " if "sequential" in content else "", f["measures"]["win_rate"]["level"]
+    interval = "no interval can be formed"
+    if level is not None:
+        interval = f"{kind}{level * 100:g} % interval {percent(f['win_rate_low'])} to {percent(f['win_rate_high'])}"
     return (
         f"{a} wins {percent(f['win_rate'])} % of {f['n']:,} pairs of replies against {b} ({interval}): "
         f"{f['n_wins']:,} won, {f['n_losses']:,} lost, {f['n'] - f['n_wins'] - f['n_losses']:,} even."
@@ -108,8 +115,9 @@ def _small(content: Mapping[str, Any]) -> str:
     if f["length_controlled_win_rate"] is None:
         said = f"No win rate at equal length: {f['length_controlled_why']}."
     else:
-        said = f"At equal length: {value_of(f['measures']['length_controlled_win_rate'], '%')} %."
-    return " ".join((said, *_flattered(content)))
+        said = f"At equal length: {_value(f['measures']['length_controlled_win_rate'], '%')} %."
+    believed = judge_agreement.in_words(content["judge"])
+    return " ".join((*([believed] if believed else []), said, *_flattered(content)))
 
 
 def _flattered(content: Mapping[str, Any]) -> Iterator[str]:
@@ -121,7 +129,7 @@ def _flattered(content: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def _judge_words(judge: Mapping[str, Any]) -> str:
+def judge_words(judge: Mapping[str, Any]) -> str:
     words = {
         "reward": f"the reward {judge['name']}",
         "rule": f"the rule '{judge['name']}'",
@@ -198,44 +206,6 @@ def _value(measure: Mapping[str, Any], form: str) -> str:
     return number(measure["value"], form) if measure["low"] is None else value_of(measure, form)
 
 
-def _replies(content: Mapping[str, Any], pairs: Sequence[ReplyPair], verdicts: Sequence[Verdict]) -> Markup:
-    a, _ = content["between"]
-    both = list(zip(pairs, verdicts, strict=True))
-    found = Markup("")
-    for win, word in ((0.0, "loses"), (1.0, "wins")):
-        chosen = [(p, v) for p, v in both if v.win == win]
-        chosen.sort(key=lambda one: (-abs(one[1].difference or 0.0), one[0].pair.id))
-        shown = chosen[:N_SHOWN]
-        listed = Markup("").join(_reply(content, pair, verdict) for pair, verdict in shown)
-        title = f"{a} {word}: {len(shown):,} of {len(chosen):,} pairs (replies are a model's, unchecked)"
-        found += folded(title, listed) if shown else Markup("<p>{}</p>\n").format(f"{a} {word} no pair.")
-    return found
-
-
-def _reply(content: Mapping[str, Any], pair: ReplyPair, verdict: Verdict) -> Markup:
-    a, b = content["between"]
-    said = f"{a if verdict.win == 1 else b} is better"
-    if verdict.difference is not None:
-        said += f" by {number(abs(verdict.difference), '2')} points"
-    if verdict.p_a is not None:
-        said += f" (P = {number(max(verdict.p_a, 1 - verdict.p_a), '2')})"
-    one = [
-        _ONE.format(
-            marked=Markup(' class="{}"').format("chosen" if won else "rejected"),
-            who=f"{name}{' · better' if won else ''} · {reply.n_tokens:,} tokens"
-            + (", cut off" if reply.cut_off else "")
-            + (f" · score {number(score, '2')}" if score is not None else ""),
-            text=beginning(reply.text) or "(nothing)",
-        )
-        for name, reply, score, won in (
-            (a, pair.a, verdict.score_a, verdict.win == 1),
-            (b, pair.b, verdict.score_b, verdict.win == 0),
-        )
-    ]
-    prompt = ending(pair.prompt.messages)
-    return _REPLY.format(id=pair.pair.id, said=said, prompt_id=pair.prompt.id[:12], prompt=prompt, a=one[0], b=one[1])
-
-
 def _assumptions(content: Mapping[str, Any]) -> Iterator[str]:
     """What the figures rest on, and where they end."""
     judge, sampling, method = content["judge"], content["sampling"], content["method"]
@@ -248,7 +218,10 @@ def _assumptions(content: Mapping[str, Any]) -> Iterator[str]:
         "people": f"Judged by people: {judge.get('n_judgements', 0):,} judgements of {judge.get('n_labelers', 0):,} named "
         "labelers, who did not see which version wrote what; the majority decides a pair.",
     }[judge["kind"]]
+    if believed := judge_agreement.in_words(judge):
+        yield believed + (f" {judge['agreement']['method']}." if judge["agreement"]["n"] else "")
     yield from _flattered(content)
+    yield from sequential_words.assumption(content)
     yield (
         f"Each side wrote one reply a prompt, at most {sampling['max_new_tokens']:,} tokens at temperature "
         f"{sampling['temperature']:g}, top-p {sampling['top_p']:g}, both with seed {sampling['seed']}. Other samples would "

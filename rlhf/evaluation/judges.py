@@ -19,7 +19,7 @@ from rlhf.errors import BadInput, BadUsage
 from rlhf.evaluation.reply_pairs import ReplyPair
 from rlhf.ids import digest_of
 from rlhf.measures.ranking import p_better
-from rlhf.records import Message, VersionRef
+from rlhf.records import Message, Pair, VersionRef
 from rlhf.registry.gate_judges import GROUP, PEOPLE
 from rlhf.store import Workspace
 
@@ -52,11 +52,13 @@ TIE, COIN = Verdict(0.5, 0.0), Verdict(0.5, coin=True)
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """All verdicts, in the pairs' order. digest: what makes the same judge the same again. facts: for the report."""
+    """All verdicts, in the pairs' order. digest: what makes the same judge the same again. facts: for the report. labelers: who
+    judged, by source and name, which is in no report."""
 
     verdicts: Sequence[Verdict]
     digest: str
     facts: Mapping[str, Any] = field(default_factory=dict)
+    labelers: frozenset[tuple[str, str]] = frozenset()
 
 
 class Judge(Protocol):
@@ -83,14 +85,31 @@ class RewardJudge:
         return str(self.ref)
 
     def judge(self, pairs: Sequence[ReplyPair]) -> Judged:
+        scores = self._scores([(pair.prompt.messages, pair.a.text, pair.b.text) for pair in pairs])
+        verdicts = [self._verdict(pair, *both) for pair, both in zip(pairs, scores, strict=True)]
+        return Judged(verdicts, self.ref.digest)
+
+    def differences(self, pairs: Sequence[Pair]) -> list[float | None]:
+        """Points by which reply a of each stored pair is better, None where it can't be scored; scores are kept (`reward.kept`)."""
+        from rlhf.reward.score import score_pairs
+
+        if self.score is None:
+            scores = [(s.score_a, s.score_b) for s in score_pairs(self.workspace, self.ref, pairs)] if pairs else []
+        else:
+            scores = self._scores([(pair.prompt, pair.reply_a, pair.reply_b) for pair in pairs])
+        return [None if a is None or b is None else a - b for a, b in scores]
+
+    def _scores(
+        self, replies: Sequence[tuple[tuple[Message, ...], str, str]]
+    ) -> list[tuple[float | None, float | None]]:
+        """Of both replies to each prompt."""
         from rlhf.reward.score import Item, score_items
 
-        items = [Item(2 * i + side, pair.prompt.messages, reply.text)
-                 for i, pair in enumerate(pairs) for side, reply in enumerate((pair.a, pair.b))]  # fmt: skip
+        items = [Item(2 * i + side, prompt, text)
+                 for i, (prompt, *both) in enumerate(replies) for side, text in enumerate(both)]  # fmt: skip
         rows = (self.score or score_items)(self.workspace, self.ref, items)
         scores = {row["id"]: row["score"] for row in rows}
-        verdicts = [self._verdict(pair, scores[2 * i], scores[2 * i + 1]) for i, pair in enumerate(pairs)]
-        return Judged(verdicts, self.ref.digest)
+        return [(scores[2 * i], scores[2 * i + 1]) for i in range(len(replies))]
 
     def _verdict(self, pair: ReplyPair, a: float | None, b: float | None) -> Verdict:
         for score in (a, b):
@@ -118,18 +137,25 @@ class RuleJudge:
     def judge(self, pairs: Sequence[ReplyPair]) -> Judged:
         return Judged([TIE if pair.is_same else self._verdict(pair) for pair in pairs], self.digest)
 
+    def differences(self, pairs: Sequence[Pair]) -> list[float | None]:
+        """Points by which reply a of each stored pair is better."""
+        return [self._points(pair.prompt, pair.reply_a, pair.reply_b, f"pair {pair.id[:12]}") for pair in pairs]
+
     def _verdict(self, pair: ReplyPair) -> Verdict:
+        difference = self._points(pair.prompt.messages, pair.a.text, pair.b.text, f"prompt {pair.prompt.id}")
+        return Verdict(_win(difference), difference)
+
+    def _points(self, prompt: Sequence[Message], a: str, b: str, where: str) -> float:
         fix = "mend the rule, or name another judge with --judge"
         try:
-            difference = float(self.rule(pair.prompt.messages, pair.a.text, pair.b.text))
+            difference = float(self.rule(prompt, a, b))
         except Exception as error:  # somebody else's function: it may raise anything
             raise BadInput(
-                f"the judge '{self.name}' failed on the prompt {pair.prompt.id}: {type(error).__name__}: {error}",
-                fix=fix,
+                f"the judge '{self.name}' failed on the {where}: {type(error).__name__}: {error}", fix=fix
             ) from error
         if not math.isfinite(difference):
             raise BadInput(f"the judge '{self.name}' gives {difference}; wanted a finite number", fix=fix)
-        return Verdict(_win(difference), difference)
+        return difference
 
 
 def open_judge(workspace: Workspace, text: str, score: Score | None = None) -> Judge | None:

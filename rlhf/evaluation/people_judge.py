@@ -29,7 +29,8 @@ _CHUNK = 500
 
 
 class Waiting(RlhfError):
-    """People haven't judged enough pairs yet. job: its source; wanted: pairs that this comparison needs judged."""
+    """People haven't judged enough pairs yet. job: its source; wanted: pairs that this comparison needs judged; so_far: of one that
+    stops when it is decided, what it knew before."""
 
     code = "waiting"
 
@@ -42,6 +43,7 @@ class Waiting(RlhfError):
             "or take what is there with --min-judged N",
         )
         self.job, self.n_judged, self.wanted, self.n_pairs = job, n_judged, wanted, n_pairs
+        self.so_far: Mapping[str, Any] | None = None
 
     @property
     def why(self) -> str:
@@ -55,6 +57,7 @@ class Waiting(RlhfError):
             "judged": self.n_judged,
             "wanted": self.wanted,
             "pairs": self.n_pairs,
+            **({} if self.so_far is None else {"sequential": dict(self.so_far)}),
         }
 
 
@@ -63,7 +66,7 @@ class PeopleJudge:
     """min_judged: go on once so many pairs are judged; None = all. The others are then left out, and counted."""
 
     workspace: Workspace
-    versions: tuple[str, str]  # digests
+    versions: tuple[str, ...]  # digests
     min_judged: int | None = None
     kind: Literal["people"] = "people"
     name: str = PEOPLE
@@ -77,22 +80,19 @@ class PeopleJudge:
             live = _live(connection, [clean.id for clean in offered.values()])
             said = _said(connection, sorted(live))
         asked = {i: clean for i, clean in offered.items() if clean.id in live}
-        sides = {i: majority(j.choice for j in said.get(clean.id, ())) for i, clean in asked.items()}
+        sides = {clean.id: majority(j.choice for j in said.get(clean.id, ())) for clean in asked.values()}
         n_judged = sum(side is not None for side in sides.values())
-        wanted = len(asked) if self.min_judged is None else min(self.min_judged, len(asked))
+        wanted = len(sides) if self.min_judged is None else min(self.min_judged, len(sides))
         if n_judged < wanted:
-            raise Waiting(job, n_judged, wanted, len(asked))
+            raise Waiting(job, n_judged, wanted, len(sides))
         verdicts = [
-            TIE if pair.is_same else COIN if i not in asked else _verdict(pair, asked[i], sides[i])
+            TIE if pair.is_same else COIN if i not in asked else _verdict(pair, asked[i], sides[asked[i].id])
             for i, pair in enumerate(pairs)
         ]
         used = [judgement for judgements in said.values() for judgement in judgements]
-        facts = {
-            "job": job,
-            "n_judgements": len(used),
-            "n_labelers": len({(j.source, j.labeler) for j in used if j.labeler}),
-        }
-        return Judged(verdicts, digest_of({"people": sorted(j.digest for j in used)}), facts)
+        labelers = frozenset((j.source, j.labeler) for j in used if j.labeler)
+        facts = {"job": job, "n_judgements": len(used), "n_labelers": len(labelers)}
+        return Judged(verdicts, digest_of({"people": sorted(j.digest for j in used)}), facts, labelers)
 
     def _job(self, offered: Mapping[int, Pair]) -> str:
         content = {"versions": sorted(self.versions), "pairs": sorted(clean.id for clean in offered.values())}

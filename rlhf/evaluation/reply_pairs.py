@@ -72,11 +72,11 @@ def written(
             if on_progress:
                 on_progress(before + done, len(sides) * n)
 
-        found.append(_side(workspace, side, prompts, sampling, write, tell))
+        found.append(written_by(workspace, side, prompts, sampling, write, tell))
     return [ReplyPair(prompt, a, b) for prompt, a, b in zip(prompts, *found, strict=True)]
 
 
-def _side(
+def written_by(
     workspace: Workspace,
     side: PolicyRef,
     prompts: Sequence[Prompt],
@@ -84,6 +84,7 @@ def _side(
     write: Write,
     tell: Progress,
 ) -> Sequence[Reply]:
+    """One side's replies, in the order of the prompts. Raises BadInput for a reply of no finite likelihood."""
     key = digest_of({"writer": side.digest, "prompts": [p.digest for p in prompts], **asdict(sampling)})
     file = workspace.root / "cache" / "replies" / f"{key}.json"
     if (kept := _read(file, prompts)) is not None:

@@ -22,13 +22,15 @@ from rlhf.evaluation.estimates import LEVEL, Floats, estimate, mean, nothing, ro
 from rlhf.evaluation.judges import Verdict
 from rlhf.evaluation.reply_pairs import ReplyPair
 from rlhf.measures import controlled, intervals, text
+from rlhf.measures.declining import declines
 
 if TYPE_CHECKING:
     from rlhf.policy import Reply
 
 N_BOOT = 1000  # of the ratios and of the length control, which are fitted anew in each resample
 _WON = ("win_rate", "length_controlled_win_rate", "win_rate_longer", "win_rate_shorter")
-DISTINCT = "distinct bigrams over all bigrams of the replies; no interval, for resampling repeats texts"
+_DISTINCT_N = (1, 2, 3)
+DISTINCT = "distinct {0}-grams of words over all {0}-grams of the replies; no interval, for resampling repeats texts"
 METHOD = {
     "win_rate": "share of judged pairs won, a tie or a coin counting half",
     "length_controlled_win_rate": f"{controlled.METHOD}; lengths in characters; bootstrap interval",
@@ -36,7 +38,8 @@ METHOD = {
     "an estimate from one sample a prompt",
     "log_likelihood_base": "log p(bare base) of the replies, nats a token: how ordinary the base finds them",
     "repetition": "share of 4-grams that stood in the reply before",
-    "distinct_2": DISTINCT,
+    "refusal": "share of replies whose first 200 characters decline, in English; other languages read as no refusal",
+    **{f"distinct_{n}": DISTINCT.format(n) for n in _DISTINCT_N},
     "intervals": f"{LEVEL:.0%} percentile bootstrap over opening turns, paired; Wilson's where all resamples are alike",
 }
 
@@ -83,6 +86,7 @@ def difference(pairs: Sequence[ReplyPair], *, seed: int = 0) -> dict[str, Any]:
         "mean_characters": _paired(pairs, lambda r: float(len(r.text))),
         "cut_off": _paired(pairs, lambda r: float(r.cut_off)),
         "repetition": _paired(pairs, lambda r: text.repetition(r.text)),
+        "refusal": _paired(pairs, lambda r: float(declines(r.text))),
     }
     measures = {name: mean(values, groups, seed) for name, values in found.items()}
     rows = np.array([[p.a.logp_base, p.a.n_tokens, p.b.logp_base, p.b.n_tokens] for p in pairs], dtype=np.float64)
@@ -147,18 +151,21 @@ def _writing(
         "mean_characters": mean(np.array([float(len(r.text)) for r in replies]), groups, seed),
         "cut_off": mean(np.array([float(r.cut_off) for r in replies]), groups, seed, share=True),
         "repetition": mean(np.array([text.repetition(r.text) for r in replies]), groups, seed, share=True),
-        "distinct_2": {
-            "value": text.distinct(r.text for r in replies), "low": None, "high": None, "n": len(replies),
-            "level": None, "method": DISTINCT,
-        },
+        "refusal": mean(np.array([float(declines(r.text)) for r in replies]), groups, seed, share=True),
+        **{f"distinct_{n}": _distinct(replies, n) for n in _DISTINCT_N},
         "kl": mean(kl, groups, seed),
         "kl_per_token": _interval(np.column_stack((kl, tokens)), _ratio, groups, seed),
         "log_likelihood_base": _interval(np.column_stack((base, tokens)), _ratio, groups, seed),
-    }  # fmt: skip
+    }
     scored = [(score, group) for score, group in zip(scores, groups, strict=True) if score is not None]
     if scored:
         found["mean_score"] = mean(np.array([score for score, _ in scored]), [group for _, group in scored], seed)
     return found
+
+
+def _distinct(replies: Sequence[Reply], n: int) -> dict[str, Any]:
+    value = text.distinct((r.text for r in replies), n)
+    return {**nothing(), "value": value, "n": len(replies), "method": DISTINCT.format(n)}
 
 
 def _interval(rows: Floats, statistic: Any, groups: Sequence[str], seed: int) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable, Iterable, Sequence
+from itertools import compress
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,15 +37,20 @@ def krippendorff_alpha(units: Iterable[Sequence[Hashable | None]]) -> float | No
 
 
 def alpha_with_interval(
-    units: Iterable[Sequence[Hashable | None]], *, n_boot: int = 1000, seed: int = 0
+    units: Iterable[Sequence[Hashable | None]],
+    *,
+    groups: Sequence[str] | None = None,
+    n_boot: int = 1000,
+    seed: int = 0,
 ) -> tuple[float, Interval] | None:
-    """`krippendorff_alpha` and its 95 % bootstrap interval over units.
+    """`krippendorff_alpha` and its 95 % bootstrap interval over units, or over their groups (one a unit) where those are given.
 
     (Krippendorff 2011 draws labels instead, which takes the labels of one unit for independent.) None where alpha isn't defined; a
     resample in which it isn't counts as 1.
     """
     counted = [Counter(label for label in unit if label is not None) for unit in units]
-    kept = [counts for counts in counted if counts.total() > 1]
+    is_kept = [counts.total() > 1 for counts in counted]
+    kept = list(compress(counted, is_kept))
     kinds = sorted({kind for counts in kept for kind in counts}, key=str)
     if len(kinds) < 2:
         return None
@@ -52,7 +58,8 @@ def alpha_with_interval(
     rows = np.array(
         [[a, *(counts[kind] for kind in kinds)] for a, counts in zip(agreeing, kept, strict=True)], np.float64
     )
-    return _alpha(rows), bootstrap(rows, _alpha, n_boot=n_boot, seed=seed)
+    own = None if groups is None else list(compress(groups, is_kept))
+    return _alpha(rows), bootstrap(rows, _alpha, groups_N=own, n_boot=n_boot, seed=seed)
 
 
 def _alpha(rows_UK: NDArray[np.float64]) -> float:

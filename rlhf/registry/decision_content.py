@@ -136,6 +136,13 @@ def _assumptions(report: FoundReport) -> list[str]:
         said.append(
             f"judged by {judge['name']}" + (f", which trained {flattered} and flatters it" if flattered else "")
         )
+        if (known := judge.get("agreement")) is not None:
+            value, n = known["agreement"]["value"], known["agreement"]["n"]
+            said.append(
+                "nobody has checked the judge against people"
+                if value is None
+                else f"the judge agrees with people on {value:.1%} of {n} pairs that it was not trained on"
+            )
     if content.get("simulated"):
         said.append("simulated labelers: the figures say nothing about human preferences")
     return said

@@ -20,8 +20,8 @@ from starlette.concurrency import run_in_threadpool
 from rlhf.engine.wanted import Piece, Stream, Wanted
 from rlhf.feedback.anonymise import mask_in
 from rlhf.ids import digest_of, now
+from rlhf.measures.declining import declines
 from rlhf.serving.asked import ChatAsked, TextAsked
-from rlhf.serving.declining import declines
 from rlhf.serving.exposures import Closing, Exposure, Status
 from rlhf.serving.openai_shapes import Head, Written
 from rlhf.serving.refusals import BadField, TooLate

@@ -11,9 +11,9 @@ from dataclasses import replace
 
 from rlhf.engine.wanted import Piece, Stream, Wanted
 from rlhf.errors import RlhfError
+from rlhf.measures.declining import declines
 from rlhf.serving import judging
 from rlhf.serving.answering import Answering, tell
-from rlhf.serving.declining import declines
 from rlhf.serving.exposures import Status
 from rlhf.serving.openai_shapes import Written
 from rlhf.serving.routes import Route, Shadow

@@ -1,7 +1,7 @@
-"""Does a reply decline what it was asked? By how it begins, in English: a figure to compare arms by, no judgement of a reply.
+"""Does a reply decline what it was asked? By how it begins, in English: a figure to compare by, no judgement of a reply.
 
-Words of declining are the same in both arms of a rollout, so a list that misses some still shows a change. Other languages read as
-no refusal.
+Words of declining are the same in both arms of a rollout and on both sides of a comparison, so a list that misses some still shows
+a change. Other languages read as no refusal.
 """
 
 from __future__ import annotations

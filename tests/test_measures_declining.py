@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rlhf.serving.declining import declines
+from rlhf.measures.declining import declines
 
 
 @pytest.mark.parametrize(
