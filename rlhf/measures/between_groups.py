@@ -67,8 +67,16 @@ class Compared:
     method: str
 
 
-def sums_of(values_N: ArrayLike, members_NG: ArrayLike, clusters_N: ArrayLike, *, share: bool = False) -> Sums:
-    """Rows to `Sums`. members: whether a row is in a group; clusters: 0 to C - 1. share: values within [0, 1].
+def sums_of(
+    values_N: ArrayLike,
+    members_NG: ArrayLike,
+    clusters_N: ArrayLike,
+    n_clusters: int | None = None,
+    *,
+    share: bool = False,
+) -> Sums:
+    """Rows to `Sums`. members: whether a row is in a group; clusters: from 0; n_clusters: of all, None = as there are here. share:
+    values within [0, 1].
 
     Raises ValueError on a group without rows.
     """
@@ -78,9 +86,9 @@ def sums_of(values_N: ArrayLike, members_NG: ArrayLike, clusters_N: ArrayLike, *
         raise ValueError(f"{values.shape} values, {members.shape} members, {clusters.shape} clusters")
     if not members.any(axis=0).all():
         raise ValueError("a group has no rows")
-    n_clusters = int(clusters.max()) + 1
-    counts = np.stack([np.bincount(clusters[own], minlength=n_clusters) for own in members.T], axis=1)
-    sums = np.stack([np.bincount(clusters[own], values[own], n_clusters) for own in members.T], axis=1)
+    size = int(clusters.max()) + 1 if n_clusters is None else n_clusters
+    counts = np.stack([np.bincount(clusters[own], minlength=size) for own in members.T], axis=1)
+    sums = np.stack([np.bincount(clusters[own], values[own], size) for own in members.T], axis=1)
     floors = [_floor(int(n)) if share else 0.0 for n in (counts > 0).sum(axis=0)]
     return Sums(sums, counts.astype(np.float64), np.array(floors))
 
