@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlhf.evaluation import counterfactual, groups
-from rlhf.evaluation.estimates import LEVEL, MIN_SHOWN, N_BOOT, mean, nothing, rounded
+from rlhf.evaluation.estimates import LEVEL, MIN_SHOWN, N_BOOT, N_BOOT_SLOW, mean, nothing, rounded
 from rlhf.evaluation.groups import Cells, Layout, Unit
 from rlhf.evaluation.scored import ScoredPair
 from rlhf.labeling.cohorts import MIN_PEOPLE
@@ -116,9 +116,10 @@ def _attribute(cells: Cells, seed: int) -> dict[str, Any]:
     layout, apart = Layout.of(own, _openings(unit for units in own.values() for unit in units)), _frame(own)
     for figure in groups.FIGURES:
         sums = layout.sums(figure)
-        found["differences"][figure] = _apart(sums, own, apart["difference"][figure], seed)
+        n_boot = N_BOOT if figure == "accuracy" else N_BOOT_SLOW
+        found["differences"][figure] = _apart(sums, own, apart["difference"][figure], n_boot, seed)
         if figure in RATIOS and (sums.means_G > 0).all():
-            found["ratios"][figure] = _apart(sums, own, apart["ratio"][figure], seed, ratio=True)
+            found["ratios"][figure] = _apart(sums, own, apart["ratio"][figure], n_boot, seed, ratio=True)
     _against_others(found["groups"], layout.sums("accuracy"), seed)
     found["below_four_fifths"] = apart["ratio"]["accuracy"] < FOUR_FIFTHS
     return found
@@ -153,11 +154,11 @@ def _frame(own: Cells) -> dict[str, Mapping[str, float]]:
     }
 
 
-def _apart(sums: Sums, own: Cells, value: float, seed: int, *, ratio: bool = False) -> dict[str, Any]:
+def _apart(sums: Sums, own: Cells, value: float, n_boot: int, seed: int, *, ratio: bool = False) -> dict[str, Any]:
     """fairlearn's figure with the interval of the true one."""
     names = list(own)
     pairs = list(combinations(range(len(names)), 2))
-    found = compare(sums, pairs, scale="ratio" if ratio else "difference", n_boot=N_BOOT, level=LEVEL, seed=seed)
+    found = compare(sums, pairs, scale="ratio" if ratio else "difference", n_boot=n_boot, level=LEVEL, seed=seed)
     of = [names[i] for i in pairs[found.largest]]
     return {
         "value": float(value),

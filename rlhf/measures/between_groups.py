@@ -90,7 +90,7 @@ def sums_of(
     counts = np.stack([np.bincount(clusters[own], minlength=size) for own in members.T], axis=1)
     sums = np.stack([np.bincount(clusters[own], values[own], size) for own in members.T], axis=1)
     floors = [_floor(int(n)) if share else 0.0 for n in (counts > 0).sum(axis=0)]
-    return Sums(sums, counts.astype(np.float64), np.array(floors))
+    return Sums(sums.astype(np.float64), counts.astype(np.float64), np.array(floors))
 
 
 def compare(

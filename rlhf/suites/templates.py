@@ -50,7 +50,7 @@ def read(file: Path) -> list[Filled]:
     """Every template of the file for every group and word. Raises BadInput that names all that is wrong."""
     said, problems = _loaded(file), list[str]()
     attribute, groups = _attribute(said, problems), _groups(said.get("groups"), problems)
-    filled_in, used = [], set()
+    filled_in, used = list[Filled](), set[str]()
     for number, template in enumerate(_templates(said, problems), 1):
         where = f"template {template.get('id', number)}"
         words = {group: {**own, **_own(template, group, where, problems)} for group, own in groups.items()}
