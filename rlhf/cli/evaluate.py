@@ -191,6 +191,7 @@ def _more(f: Mapping[str, Any]) -> list[str]:
         low, high = f["worst_stratum_low"], f["worst_stratum_high"]
         interval = "" if low is None else f" ({low:.3f} to {high:.3f})"
         said.append(f"worst stratum {f['worst_stratum_name']}: {_short(f['worst_stratum'])}{interval}")
+    said += _gaps(f.get("fairness") or {})
     for at in f.get("precision") or ():
         if at["value"] is not None:
             said.append(
@@ -201,6 +202,17 @@ def _more(f: Mapping[str, Any]) -> list[str]:
         said.append(", ".join(f"{level} {_short(matrix[level])}" for level in ("easy", "normal", "hard")))
     if found := f.get("stability"):
         said.append(f"small changes of the chat flip up to {_short(found['most_flipped'])} of {found['n']} preferences")
+    return said
+
+
+def _gaps(fairness: Mapping[str, Any]) -> list[str]:
+    """The widest gap in accuracy between two groups, and in score between counterfactual rows."""
+    said = []
+    for name, what, unit in (("worst_gap", "accuracy", ""), ("reward_gap", "score", " nats")):
+        if fairness.get(name) is not None:
+            low, high = fairness[f"{name}_low"], fairness[f"{name}_high"]
+            interval = f"{low:.3f} to {high:.3f}"
+            said.append(f"widest gap in {what}, {fairness[f'{name}_of']}: {fairness[name]:.3f}{unit} ({interval})")
     return said
 
 

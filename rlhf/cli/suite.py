@@ -1,4 +1,4 @@
-"""`rlhf suite …`: import, cut, list, show, check."""
+"""`rlhf suite …`: import, cut, counterfactual, list, show, check."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def import_(
     ] = None,
     not_held_out: NotHeldOut = False,
 ) -> None:
-    """Freeze the rows of files: pairs with a verdict, or prompts alone; `stratum`, `subset` and `domain` are strata."""
+    """Freeze the rows of files: pairs with a verdict, or prompts alone; `stratum`, `subset`, `domain` are strata, `tags` groups."""
     from rlhf import suites
 
     found = suites.import_files(run.workspace(), name, files, format=format, held_out=not not_held_out)
@@ -67,6 +67,29 @@ def cut(
     run.result(value, f"{entry.ref}: {entry.n_pairs:,} pairs, {_held(entry.held_out)}, sha256:{entry.digest[:12]}")
 
 
+@verb(app, "counterfactual")
+def counterfactual(
+    run: Run,
+    name: New,
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="TEMPLATES…", help="YAML: attribute, groups, templates.", show_default=False),
+    ],
+    not_held_out: NotHeldOut = False,
+) -> None:
+    """Freeze templates once for each group, the same text but for the swap: `evaluate --suite` tells the gap in reward."""
+    from rlhf import suites
+
+    made = suites.generate(run.workspace(), name, files, held_out=not not_held_out)
+    entry = made.suite.entry
+    lines = [
+        f"{entry.ref}: {made.rows:,} rows of {made.templates:,} templates, {_held(entry.held_out)}, "
+        f"sha256:{entry.digest[:12]}",
+        *(f"  {attribute}: {', '.join(groups)}" for attribute, groups in made.groups.items()),
+    ]
+    run.result(made.as_json(), "\n".join(lines))
+
+
 @verb(app, "list")
 def list_(run: Run) -> None:
     """Every suite, with its size and digest."""
@@ -94,6 +117,11 @@ def show(run: Run, name: Name) -> None:
         f"{manifest['openings']:,} opening turns, {_held(manifest['held_out'])}",
         f"sha256:{opened.digest}",
         *(f"  {name:<24} {n:>7,}" for name, n in manifest["strata"].items()),
+        *(
+            f"  {attribute + ': ' + value:<24} {n:>7,}"
+            for attribute, values in manifest.get("tags", {}).items()
+            for value, n in values.items()
+        ),
     ]
     if opened.n_erased:
         lines.append(f"{opened.n_erased:,} rows were erased: it can't be measured on any more")

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.errors import BadInput
-from rlhf.evaluation import reports, selection, stability
-from rlhf.evaluation.estimates import LEVEL, N_BOOT, N_BOOT_SLOW
+from rlhf.evaluation import fairness, reports, selection, stability
+from rlhf.evaluation.estimates import LEVEL, MIN_SHOWN, N_BOOT, N_BOOT_SLOW
 from rlhf.evaluation.figures import N_BINS, difference, figures
 from rlhf.evaluation.material import Material, material
 from rlhf.evaluation.page import render
@@ -31,6 +31,9 @@ METHOD = {
     "length_correlation": "Spearman (linear: Pearson), each pair taken both ways round",
     "precision": "share that is right of the pairs on which max(P(a), P(b)) is at least the confidence; exact (Clopper-Pearson)",
     "risk_coverage": "errors among the surest share of all decided pairs; AURC is their mean over all coverages",
+    "fairness": "groups by cohort, tag (else stratum) and two attributes crossed, cells of fewer than "
+    f"{MIN_SHOWN} pairs hidden; differences and ratios: fairlearn, intervals by bootstrap-t over opening turns, or templates, "
+    "simultaneous over the groups compared; a group against all others in accuracy: p-values Holm-corrected over the report",
     "worst_stratum": "the lowest accuracy of a stratum (of a snapshot: a source), Bonferroni over strata",
 }
 
@@ -77,6 +80,7 @@ def evaluate(
         scores = score(workspace, ref, data.pairs, on_progress=on_progress)
         scored[name] = _scored(ref, data, scores)
         shaken[name] = _stability(workspace, ref, data, scores, score, n_stability, seed)
+    fair = fairness.measured(scored, seed)
     content: dict[str, Any] = {
         "kind": "evaluation",
         "schema_version": SCHEMA_VERSION,
@@ -86,6 +90,7 @@ def evaluate(
             | {
                 "figures": figures(scored[str(ref)], seed=seed, confidences=confidences)
                 | _stable_figures(shaken[str(ref)])
+                | {"fairness": fair[str(ref)]}
             }
             for ref in refs
         },

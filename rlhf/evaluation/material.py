@@ -26,9 +26,12 @@ class Used:
     judgements: tuple[Judgement, ...]
     strata: tuple[str, ...] = ()
     styles: tuple[str, ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
+    template: str = ""
 
     def scored(self, score: PairScore) -> ScoredPair:
-        return scored_pair(self.row, self.p_a, self.judgements, score, strata=self.strata, styles=self.styles)
+        of_suite = {"strata": self.strata, "styles": self.styles, "tags": self.tags, "template": self.template}
+        return scored_pair(self.row, self.p_a, self.judgements, score, **of_suite)  # type: ignore[arg-type]
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +107,9 @@ def _of_suite(workspace: Workspace, ref: str) -> Material:
             fix="rewards are measured on pairs; policies are compared on prompts: rlhf compare A B --suite",
         )
     stratified = tuple(
-        Used(u.row, u.p_a, u.judgements, by_pair[u.row.pair.id].strata, by_pair[u.row.pair.id].styles) for u in used
+        Used(u.row, u.p_a, u.judgements, own.strata, own.styles, own.tags, own.template)
+        for u in used
+        if (own := by_pair[u.row.pair.id])
     )
     split = "test" if suite.entry.held_out else NOT_HELD_OUT
     held_out = suite.entry.held_out

@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from rlhf.evaluation.charts import charts, estimate_of
 from rlhf.evaluation.examples import examples
+from rlhf.evaluation.fairness_page import fairness
 from rlhf.evaluation.scored import ScoredPair
 from rlhf.evaluation.tables import tables
 from rlhf.evaluation.wording import against_length, assumptions, better_or_not, number, percent, range_of, value_of
@@ -154,6 +155,7 @@ def _of_version(
     return [
         Section(f"Figures{of}", _figures(f), _counts(f)),
         *tables(f, of),
+        *(fairness(f["fairness"], of, slug) if "fairness" in f else ()),
         Section(f"Plots{of}", plot_grid(charts(f, scored, slug))),
         Section(
             f"Examples{of}",
@@ -172,7 +174,10 @@ def _counts(f: Mapping[str, Any]) -> str:
     if f["n_truncated"]:
         parts.append(f"{f['n_truncated']:,} scored with their oldest turns left out")
     return (
-        "; ".join(parts) + f". They come from {f['n_groups']:,} different opening turns, which are what is resampled."
+        "; ".join(parts)
+        + f". They come from {f['n_groups']:,} different opening turns"
+        + (" or templates" if f.get("fairness", {}).get("counterfactual") else "")
+        + ", which are what is resampled."
     )
 
 

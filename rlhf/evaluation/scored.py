@@ -30,7 +30,8 @@ class ScoredPair:
     score_chosen, score_rejected: float, or both None where the pair could not be scored (too long).
     target: share of the verdict on the chosen reply's side, in [0.5, 1]; 0.5 = tie. Lengths in characters, n_tokens
     over prompt and both replies. group: what is resampled together (the conversation's opening turn). stratum: how the
-    labelers agreed. prompt, chosen, rejected: texts for the examples, possibly shortened. strata, styles: of a suite's row.
+    labelers agreed. prompt, chosen, rejected: texts for the examples, possibly shortened. strata, styles: of a suite's row,
+    and so are tags (attribute, value) and template (`suites.rows.SuiteRow`); rows of one template are resampled together.
     chosen_is_a: the preferred reply is the pair's `a`.
     """
 
@@ -52,6 +53,8 @@ class ScoredPair:
     styles: tuple[str, ...] = ()
     chosen_is_a: bool = True
     cohorts: tuple[CohortVote, ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
+    template: str = ""
 
     def __post_init__(self) -> None:
         if not 0.5 <= self.target <= 1:
@@ -117,6 +120,8 @@ def scored_pair(
     *,
     strata: tuple[str, ...] = (),
     styles: tuple[str, ...] = (),
+    tags: tuple[tuple[str, str], ...] = (),
+    template: str = "",
 ) -> ScoredPair:
     """A row with its target (P(a better)) and its score, turned so that the preferred reply is `chosen`."""
     pair = row.pair
@@ -125,7 +130,7 @@ def scored_pair(
     scores: tuple[Any, Any] = (score.score_a, score.score_b) if a_first else (score.score_b, score.score_a)
     return ScoredPair(
         pair_id=pair.id,
-        group=pair.group,
+        group=f"template {template.rpartition('/')[0]}" if template else pair.group,
         score_chosen=scores[0],
         score_rejected=scores[1],
         target=max(p_a, 1.0 - p_a),
@@ -142,6 +147,8 @@ def scored_pair(
         styles=styles,
         chosen_is_a=a_first,
         cohorts=tuple(_cohorts(judgements, a_first)),
+        tags=tags,
+        template=template,
     )
 
 

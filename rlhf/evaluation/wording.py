@@ -104,6 +104,7 @@ def assumptions(content: Mapping[str, Any]) -> Iterator[str]:
     for name, version in content["versions"].items():
         yield _seen(name, version, snapshot["split"])
     yield f"Precision: {method['precision']}. Risk-coverage: {method['risk_coverage']}. Worst stratum: {method['worst_stratum']}."
+    yield f"Fairness: {method['fairness']}."
     yield "What the base model read before its adapter was trained is unknown; it may have met these conversations."
 
 

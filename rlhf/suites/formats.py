@@ -1,4 +1,6 @@
-"""What a line of a suite's file is: pairs with their strata and style cells, or a prompt alone.
+"""What a line of a suite's file is: pairs with their strata, tags and style cells, or a prompt alone.
+
+A tag is an attribute with a value, `{"dialect": "AAE", "topic": "health"}`: whom or what a row is of, which fairness is told by.
 
 RM-Bench (Liu et al. 2025, ICLR): three chosen and three rejected replies, each concise, detailed, detailed with Markdown. Their
 nine pairs are a matrix: on its diagonal both are of one style (normal), below it the chosen reply is the fancier (easy), above it
@@ -7,13 +9,14 @@ the rejected one is (hard).
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from rlhf.feedback import formats
 from rlhf.feedback.drafts import PairDraft, Rejected
-from rlhf.feedback.fields import json_kind, prompt_of, required, short
+from rlhf.feedback.fields import brief, json_kind, prompt_of, required, short
 from rlhf.feedback.formats.trl import FORMAT as TRL
 
 Name = Literal["jsonl", "rewardbench", "rmbench"]
@@ -23,11 +26,13 @@ _STRATUM = ("stratum", "subset", "domain")
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A draft, masked by nobody yet. An entry whose replies are empty is a prompt alone."""
+    """A draft, masked by nobody yet. An entry whose replies are empty is a prompt alone. template: see `rows.SuiteRow`."""
 
     draft: PairDraft
     strata: tuple[str, ...] = ()
     styles: tuple[str, ...] = ()
+    tags: tuple[tuple[str, str], ...] = ()
+    template: str = ""
 
 
 def detect(record: Mapping[str, Any]) -> Name:
@@ -43,17 +48,45 @@ def entries(record: Mapping[str, Any], form: Name) -> Iterator[Entry]:
         yield from _style_matrix(record)
         return
     strata = tuple(found for name in _STRATUM if (found := short(record, (name,))))
+    tags = tags_of(record)
     if form == "rewardbench":
         missing = [name for name in ("prompt", "chosen", "rejected", "subset") if record.get(name) in (None, "")]
         if missing:
             raise Rejected(f"field '{missing[0]}' is missing")
     elif "prompt" in record and not {"chosen", "rejected"} & record.keys() and len(record.keys() & _REPLIES) == 0:
         draft = PairDraft(prompt_of("prompt", record["prompt"]), "", "", subject=short(record, ("subject",)))
-        yield Entry(draft, strata)
+        yield Entry(draft, strata, tags=tags)
         return
-    yield Entry(_pair(record), strata)
+    yield Entry(_pair(record), strata, tags=tags)
 
 
+def tags_of(record: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
+    """Attribute and value of each of the record's `tags`, in order of the attributes; an object, in a CSV's cell its JSON. Raises
+    Rejected."""
+    said = record.get("tags")
+    if isinstance(said, str) and said.startswith("{"):
+        try:
+            said = json.loads(said)
+        except ValueError:
+            raise Rejected(f"'tags' is no JSON: {brief(said)}") from None
+    if said is None or said == "":
+        return ()
+    if not isinstance(said, Mapping):
+        wanted = '{"dialect": "AAE", "topic": "health"}'
+        raise Rejected(f"'tags' is {json_kind(said)}; wanted an object of attributes and values, such as {wanted}")
+    found = {}
+    for name in said:
+        attribute = short({"name": name}, ("name",))
+        if attribute is None or attribute in RESERVED or any(mark in attribute for mark in RESERVED_MARKS):
+            raise Rejected(f"'tags' has the attribute {brief(name)}; wanted a name of your own without {_MARKS_SAID}")
+        if value := short(said, (name,)):
+            found[attribute] = value
+    return tuple(sorted(found.items()))
+
+
+RESERVED = ("cohort", "stratum")  # what reports call groups of labelers, and a suite's own strata
+RESERVED_MARKS = ("/", "×")  # between the parts of a template's name, and of an intersection's
+_MARKS_SAID = f"{' or '.join(RESERVED_MARKS)}, and not {' or '.join(RESERVED)}"
 _REPLIES = {"a", "b", "response1", "response2", "reply", "response", "completion", "replies", "responses"}
 
 
@@ -79,10 +112,10 @@ def _style_matrix(record: Mapping[str, Any]) -> Iterator[Entry]:
             raise Rejected(f"'{side}' is {seen}; wanted {len(STYLES)} texts ({', '.join(STYLES)})")
         sides[side] = texts
     _, prompt = required(record, ("prompt",))
-    domain = short(record, ("domain", "subset", "stratum"))
+    domain, tags = short(record, ("domain", "subset", "stratum")), tags_of(record)
     for i, chosen in enumerate(sides["chosen"]):
         for j, rejected in enumerate(sides["rejected"]):
             plain = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "subject": record.get("subject")}
             draft = TRL.read(plain)
             level = "normal" if i == j else "easy" if i > j else "hard"
-            yield Entry(draft, (level, *((domain,) if domain else ())), (f"{i}>{j}",))
+            yield Entry(draft, (level, *((domain,) if domain else ())), (f"{i}>{j}",), tags)

@@ -104,6 +104,11 @@ def _counts(rows: Sequence[SuiteRow]) -> dict[str, Any]:
         "openings": len({row.pair.group for row in rows}),
         "strata": counted(name for row in rows for name in row.strata),
         "styles": counted(cell for row in rows for cell in row.styles),
+        "tags": {
+            attribute: counted(value for row in rows for name, value in row.tags if name == attribute)
+            for attribute in sorted({name for row in rows for name, _ in row.tags})
+        },
+        "templates": len({row.template.rpartition("/")[0] for row in rows if row.template}),
         "sources": counted(source for row in rows for source in row.sources),
         "kinds": counted(j.kind for row in rows for j in row.judgements),
         "cohorts": counted(j.cohort for row in rows for j in row.judgements if j.cohort),

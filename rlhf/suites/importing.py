@@ -59,13 +59,23 @@ class Imported:
 
 
 @dataclass
-class _Gathered:
-    """Rows by pair while files are read; a pair that comes again brings its verdict and strata to the row."""
+class Gathered:
+    """Rows by pair while files are read; a pair that comes again brings its verdict, strata and tags to the row."""
 
     pairs: dict[str, Pair] = field(default_factory=dict)
     judgements: dict[str, dict[str, Judgement]] = field(default_factory=dict)
     named: dict[str, tuple[set[str], set[str], set[str]]] = field(default_factory=dict)  # sources, strata, styles
+    tags: dict[str, dict[str, str]] = field(default_factory=dict)
+    templates: dict[str, str] = field(default_factory=dict)
     subjects: dict[str, str] = field(default_factory=dict)
+
+    def check(self, ready: Ready, entry: Entry) -> None:
+        """Raises Rejected where the pair was there with another value of a tag."""
+        assert ready.pair is not None
+        before = self.tags.get(ready.pair.id, {})
+        for name, value in entry.tags:
+            if before.get(name, value) != value:
+                raise Rejected(f"its tag {name} is '{value}', and the same pair stood before with '{before[name]}'")
 
     def add(self, ready: Ready, entry: Entry) -> bool:
         """Whether the row says something that wasn't there."""
@@ -75,14 +85,17 @@ class _Gathered:
         self.pairs[pair_id] = ready.pair
         said = self.judgements.setdefault(pair_id, {})
         sources, strata, styles = self.named.setdefault(pair_id, (set(), set(), set()))
-        before = len(said) + len(strata) + len(styles)
+        tags = self.tags.setdefault(pair_id, {})
+        before = len(said) + len(strata) + len(styles) + len(tags)
         said.update((j.digest, j) for j in ready.judgements)
         sources.update(j.source for j in ready.judgements)
         strata.update(entry.strata)
         styles.update(entry.styles)
+        tags.update(entry.tags)
+        self.templates[pair_id] = entry.template
         if ready.subject:
             self.subjects[pair_id] = ready.subject
-        return is_new or len(said) + len(strata) + len(styles) > before
+        return is_new or len(said) + len(strata) + len(styles) + len(tags) > before
 
     def rows(self) -> Iterable[SuiteRow]:
         for pair_id, pair in self.pairs.items():
@@ -94,6 +107,8 @@ class _Gathered:
                 strata=strata,
                 styles=styles,
                 subject=self.subjects.get(pair_id, ""),
+                tags=self.tags[pair_id].items(),
+                template=self.templates[pair_id],
             )
 
 
@@ -117,7 +132,7 @@ def import_files(
     form = next((known for known in FORMATS if known == format), None) or _detected(files)
     with workspace.read() as connection:
         erased_before = n_tombstones(connection)
-    gathered, counts, errors = _Gathered(), dict.fromkeys(("rows", "accepted", "duplicates", "rejected"), 0), []
+    gathered, counts, errors = Gathered(), dict.fromkeys(("rows", "accepted", "duplicates", "rejected"), 0), []
     for file in files:
         for line, reason in _read(workspace, file, form, gathered, counts):
             errors.append(RejectedRow(file.name, line, reason))
@@ -148,7 +163,7 @@ def _detected(files: Sequence[InputFile]) -> Name:
 
 
 def _read(
-    workspace: Workspace, file: InputFile, form: Name, gathered: _Gathered, counts: dict[str, int]
+    workspace: Workspace, file: InputFile, form: Name, gathered: Gathered, counts: dict[str, int]
 ) -> Iterable[tuple[int, str]]:
     """Take the file's rows in; gives line and reason of those that are not taken."""
     defaults = Defaults(form, False, "human", ("evaluate",), workspace.key)
@@ -157,8 +172,10 @@ def _read(
         try:
             if row.record is None:
                 raise Rejected(row.problem)
-            found = [(entry, _ready(file, row.line, entry, defaults)) for entry in entries(row.record, form)]
-            _require_unburied(workspace, [ready for _, ready in found])
+            found = [(entry, made_ready(file.name, row.line, entry, defaults)) for entry in entries(row.record, form)]
+            require_unburied(workspace, [ready for _, ready in found])
+            for entry, ready in found:
+                gathered.check(ready, entry)
         except Rejected as verdict:
             counts["rejected"] += 1
             yield row.line, str(verdict)
@@ -167,19 +184,21 @@ def _read(
         counts["accepted" if any(news) else "duplicates"] += 1
 
 
-def _ready(file: InputFile, line: int, entry: Entry, defaults: Defaults) -> Ready:
+def made_ready(file: str, line: int, entry: Entry, defaults: Defaults) -> Ready:
+    """Masked and named. Raises Rejected without a verdict that may be used, and as `feedback.resolve` does."""
     draft: PairDraft = entry.draft
     if draft.first or draft.second:
-        ready = resolve_pair(file.name, line, draft, defaults)
+        ready = resolve_pair(file, line, draft, defaults)
         if not any("evaluate" in j.consent and j.choice != "skip" for j in ready.judgements):
             raise Rejected("it carries no verdict whose consent covers evaluation")
         return ready
     turns = [Message(turn.role, mask(turn.content)[0]) for turn in draft.prompt]
     subject = defaults.person(draft.subject, Counter())
-    return Ready(file.name, line, defaults.source, Pair.of(turns, "", ""), subject=subject)
+    return Ready(file, line, defaults.source, Pair.of(turns, "", ""), subject=subject)
 
 
-def _require_unburied(workspace: Workspace, found: Sequence[Ready]) -> None:
+def require_unburied(workspace: Workspace, found: Sequence[Ready]) -> None:
+    """Raises Rejected where a pair, or a person of it, was erased."""
     things = set()
     for ready in found:
         if ready.pair is not None:

@@ -39,7 +39,7 @@ class Suite:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """Counts by stratum, style, source and kind; what was left out; how many rows were erased."""
+        """Counts by stratum, style, tag, source and kind; what was left out; how many rows were erased."""
         manifest: dict[str, Any] = json.loads((self.path / "manifest.json").read_text("utf-8"))
         return manifest
 
@@ -74,7 +74,15 @@ class Suite:
             if len(kept) == len(row.judgements):
                 yield row
             elif kept:
-                yield row_of(row.pair, kept, sources=row.sources, strata=row.strata, styles=row.styles)
+                yield row_of(
+                    row.pair,
+                    kept,
+                    sources=row.sources,
+                    strata=row.strata,
+                    styles=row.styles,
+                    tags=row.tags,
+                    template=row.template,
+                )
 
     def groups(self) -> Iterator[tuple[str, str]]:
         """(pair id, opening turn's digest) of every row; erased ones have theirs still."""

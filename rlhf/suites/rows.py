@@ -1,7 +1,8 @@
-"""A suite's row: a pair with its verdicts, or a prompt alone; its strata; its digest; its line in a shard, and back.
+"""A suite's row: a pair with its verdicts, or a prompt alone; its strata and tags; its digest; its line in a shard, and back.
 
-The digest covers the pair's id (and so its text), the judgements, the strata and the style cells: no time, place or number. A
-snapshot's columns of the same names hold the same, so that an erasure goes through both alike.
+The digest covers the pair's id (and so its text), the judgements, the strata, the style cells, and where there are any the tags
+and the template: no time, place or number. A snapshot's columns of the same names hold the same, so that an erasure goes through
+both alike. Shards from before tags lack two columns, and read as rows without them.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from rlhf.errors import Damaged
 from rlhf.ids import digest_of
@@ -21,14 +23,18 @@ from rlhf.snapshots.rows import as_text, judgements_of, judgements_text, read_co
 
 _COLUMNS = (
     "pair_id", "group", "prompt", "reply_a", "reply_b", "judgements", "sources", "strata", "styles", "subject", "row_digest",
+    "tags", "template",
 )  # fmt: skip
+_SINCE_TAGS = {"tags": "{}", "template": ""}
 SCHEMA = pa.schema([pa.field(name, pa.string(), nullable=False) for name in _COLUMNS])
 
 
 @dataclass(frozen=True, slots=True)
 class SuiteRow:
     """strata: what it is counted under, sorted. styles: cells `chosen>rejected` of a style matrix, by number. subject: the person
-    whose words the prompt holds, '' = unknown; not in the digest. A prompt alone has two empty replies."""
+    whose words the prompt holds, '' = unknown; not in the digest. tags: (attribute, value), sorted. template: of a counterfactual
+    row `attribute/template/number`, where rows that differ in the swap alone have the same; else ''. A prompt alone has two empty
+    replies."""
 
     pair: Pair
     judgements: tuple[Judgement, ...]
@@ -37,6 +43,8 @@ class SuiteRow:
     styles: tuple[str, ...]
     subject: str
     digest: str
+    tags: tuple[tuple[str, str], ...] = ()
+    template: str = ""
 
     @property
     def is_prompt(self) -> bool:
@@ -55,8 +63,11 @@ def row_of(
     strata: Iterable[str] = (),
     styles: Iterable[str] = (),
     subject: str = "",
+    tags: Iterable[tuple[str, str]] = (),
+    template: str = "",
 ) -> SuiteRow:
     """The row with its digest; everything in it in order, each judgement once."""
+    named = tuple(sorted(tags))
     own = {judgement.digest: judgement for judgement in judgements}
     digests = sorted(own)
     origins, counted, cells = (tuple(sorted(set(values))) for values in (sources, strata, styles))
@@ -66,8 +77,11 @@ def row_of(
         "sources": list(origins),
         "strata": list(counted),
         "styles": list(cells),
+        **({"tags": dict(named)} if named else {}),
+        **({"template": template} if template else {}),
     }
-    return SuiteRow(pair, tuple(own[d] for d in digests), origins, counted, cells, subject, digest_of(content))
+    said = tuple(own[d] for d in digests)
+    return SuiteRow(pair, said, origins, counted, cells, subject, digest_of(content), named, template)
 
 
 def write_shards(folder: Path, rows: Iterable[SuiteRow]) -> list[str]:
@@ -78,8 +92,16 @@ def write_shards(folder: Path, rows: Iterable[SuiteRow]) -> list[str]:
 def read_rows(shards: Sequence[Path]) -> Iterator[SuiteRow]:
     """The rows in order of pair id, each rebuilt from its text and checked. Raises Damaged naming the shard."""
     for shard in shards:
-        for values in read_columns([shard], _COLUMNS):
-            yield _checked_row(dict(zip(_COLUMNS, values, strict=True)), shard)
+        columns = [name for name in _COLUMNS if name in _names(shard) or name not in _SINCE_TAGS]
+        for values in read_columns([shard], columns):
+            yield _checked_row({**_SINCE_TAGS, **dict(zip(columns, values, strict=True))}, shard)
+
+
+def _names(shard: Path) -> set[str]:
+    try:
+        return set(pq.read_schema(shard).names)
+    except (pa.ArrowException, OSError) as error:
+        raise _damaged(shard, f"can't be read: {error}") from None
 
 
 def _record(row: SuiteRow) -> dict[str, str]:
@@ -95,6 +117,8 @@ def _record(row: SuiteRow) -> dict[str, str]:
         "styles": as_text(list(row.styles)),
         "subject": row.subject,
         "row_digest": row.digest,
+        "tags": as_text(dict(row.tags)),
+        "template": row.template,
     }
 
 
@@ -102,7 +126,14 @@ def _checked_row(record: Mapping[str, Any], shard: Path) -> SuiteRow:
     try:
         pair = Pair.of([Message(**m) for m in json.loads(record["prompt"])], record["reply_a"], record["reply_b"])
         lists = {name: json.loads(record[name]) for name in ("sources", "strata", "styles")}
-        row = row_of(pair, judgements_of(record["judgements"], pair.id), subject=record["subject"], **lists)
+        row = row_of(
+            pair,
+            judgements_of(record["judgements"], pair.id),
+            subject=record["subject"],
+            tags=json.loads(record["tags"]).items(),
+            template=record["template"],
+            **lists,
+        )
     except (ValueError, TypeError, KeyError) as error:
         raise _damaged(shard, f"has an unreadable row {record['pair_id']}: {error}") from None
     if row.digest != record["row_digest"] or pair.id != record["pair_id"] or pair.group != record["group"]:
