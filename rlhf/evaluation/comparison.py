@@ -15,6 +15,7 @@ from rlhf.errors import BadInput, BadUsage, NotFound
 from rlhf.evaluation import reports, win_rates
 from rlhf.evaluation.comparison_page import render, side_in_words
 from rlhf.evaluation.judges import PEOPLE, Judge, Judged, Score, open_judge
+from rlhf.evaluation.learning import training_sections
 from rlhf.evaluation.people_judge import PeopleJudge
 from rlhf.evaluation.reply_pairs import Progress, ReplyPair, Write, written
 from rlhf.evaluation.reports import Report
@@ -121,7 +122,8 @@ def compare(
     pairs = written(workspace, [s.ref for s in sides], asked.prompts, sampling, write or policy.replies, on_progress)
     judged = judged_by.judge(pairs)
     content = _content(workspace, sides, judged_by, judged, asked, pairs, sampling, seed)
-    report = reports.publish(workspace, content, render(content, pairs, judged.verdicts))
+    training = training_sections(workspace, content["versions"])
+    report = reports.publish(workspace, content, render(content, pairs, judged.verdicts, training))
     if out is not None:
         reports.copy(report, out)
     return report

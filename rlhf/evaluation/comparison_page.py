@@ -46,8 +46,13 @@ _REPLY = Markup(
 _ONE = Markup('<blockquote{marked} dir="auto"><span class="who">{who}</span>{text}</blockquote>')
 
 
-def render(content: Mapping[str, Any], pairs: Sequence[ReplyPair], verdicts: Sequence[Verdict]) -> str:
-    """The whole HTML page. content: what report.json holds."""
+def render(
+    content: Mapping[str, Any],
+    pairs: Sequence[ReplyPair],
+    verdicts: Sequence[Verdict],
+    training: Sequence[Section] = (),
+) -> str:
+    """The whole HTML page. content: what report.json holds. training: how both sides were trained."""
     a, _ = content["between"]
     f = content["versions"][a]["figures"]
     number_shown = "–" if f["win_rate"] is None else f"{percent(f['win_rate'])} %"
@@ -64,6 +69,7 @@ def render(content: Mapping[str, Any], pairs: Sequence[ReplyPair], verdicts: Seq
             _replies(content, pairs, verdicts),
             f"The pairs that {a} loses and wins most clearly, up to {N_SHOWN} of each. They are extremes, not a sample.",
         ),
+        *training,
         Section("What this rests on", bullets(_assumptions(content))),
         Section("Identity", _identity(content)),
     ]

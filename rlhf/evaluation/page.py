@@ -52,9 +52,11 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
 )
 
 
-def render(content: Mapping[str, Any], scored: Mapping[str, Sequence[ScoredPair]]) -> str:
-    """The whole HTML page. content: what report.json holds. scored: version name -> its scored pairs, for plots and
-    examples."""
+def render(
+    content: Mapping[str, Any], scored: Mapping[str, Sequence[ScoredPair]], training: Sequence[Section] = ()
+) -> str:
+    """The whole HTML page. content: what report.json holds. scored: version name -> its scored pairs, for plots and examples.
+    training: how they were trained."""
     versions = content["versions"]
     lead = headline_text(better_or_not(d) for d in content["differences"])
     lead += Markup("").join(_headline(name, versions[name], content) for name in versions)
@@ -62,6 +64,7 @@ def render(content: Mapping[str, Any], scored: Mapping[str, Sequence[ScoredPair]
     for place, name in enumerate(versions):
         sections += _of_version(name, versions[name]["figures"], scored[name], f"v{place}", several=len(versions) > 1)
     sections += [
+        *training,
         Section("What this rests on", bullets(assumptions(content))),
         Section("Identity", _identity(content)),
         signature(content),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,10 +69,10 @@ def render_policy(*, title: str, report: Mapping[str, Any], simulated: bool = Fa
         )
     if watch:
         note = f"{watch[0]['replies']:.0f} replies to the same prompts with the same chance each time. Step 0 is where it began."
-        sections.append(Section("Over the steps", plot_grid(_watched(watch)), note))
+        sections.append(Section("Over the steps", plot_grid(watched(watch)), note))
         sections.append(Section("Figures", _table(watch)))
     if steps:
-        sections.append(Section("The training", plot_grid(_steps(steps))))
+        sections.append(Section("The training", plot_grid(stepped(steps))))
     sections.append(Section("The run", listed(report["facts"])))
     return page(title, sections, kicker="Training report", lead=_lead(watch), simulated=_SIMULATED if simulated else "")
 
@@ -88,20 +88,26 @@ def _lead(watch: Sequence[Mapping[str, Any]]) -> Markup:
     )
 
 
-def _watched(watch: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Markup, str]]:
-    for key, (title, axis, note) in _WATCHED.items():
+def watched(
+    watch: Sequence[Mapping[str, Any]], *, only: Collection[str] = tuple(_WATCHED), slug: str = "watch"
+) -> Iterator[tuple[str, Markup, str]]:
+    """A plot of each figure of the watch. only: some of them. slug: prefix of the plots' names."""
+    for key, (title, axis, note) in ((key, _WATCHED[key]) for key in _WATCHED if key in only):
         x, y = series(watch, key)
         if x:
             lines = [plots.Line(title.lower(), x, y)]
             yield (
                 title,
-                plots.curves(f"watch-{key.replace('_', '-')}", lines, x_label="step", y_label=axis, reference=y[0]),
+                plots.curves(f"{slug}-{key.replace('_', '-')}", lines, x_label="step", y_label=axis, reference=y[0]),
                 note,
             )
 
 
-def _steps(steps: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Markup, str]]:
-    for key, (title, axis) in _STEPS.items():
+def stepped(
+    steps: Sequence[Mapping[str, Any]], *, only: Collection[str] = tuple(_STEPS), slug: str = "step"
+) -> Iterator[tuple[str, Markup, str]]:
+    """A plot of each figure of the training's own steps."""
+    for key, (title, axis) in ((key, _STEPS[key]) for key in _STEPS if key in only):
         x, y = series(steps, key)
         window = max(1, len(y) // 15)
         if x and window > 1 and key != "learning_rate":
@@ -109,7 +115,7 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Markup, st
         else:
             lines = [plots.Line(title.lower(), x, y)]
         if x:
-            yield title, plots.curves(f"step-{key.replace('_', '-')}", lines, x_label="step", y_label=axis), ""
+            yield title, plots.curves(f"{slug}-{key.replace('_', '-')}", lines, x_label="step", y_label=axis), ""
 
 
 def _table(watch: Sequence[Mapping[str, Any]]) -> Markup:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -88,7 +88,7 @@ def render_run(
 ) -> str:
     """The page itself; see `write_run_report`."""
     sections = []
-    grid = list(_curves(metrics))
+    grid = list(learning_curves(metrics))
     if grid:
         sections.append(
             Section(
@@ -132,8 +132,11 @@ def _lead(figures: Mapping[str, Any] | None, metrics: Sequence[Mapping[str, Any]
     return Markup()
 
 
-def _curves(metrics: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Markup, str]]:
-    for curve in _CURVES:
+def learning_curves(
+    metrics: Sequence[Mapping[str, Any]], *, only: Collection[str] = (), slug: str = "curve"
+) -> Iterator[tuple[str, Markup, str]]:
+    """A plot of each figure that has two steps or more. only: some of them. slug: prefix of the plots' names."""
+    for curve in (one for one in _CURVES if not only or one.key in only):
         steps, values = series(metrics, curve.key)
         lines = []
         window = max(1, len(values) // _SMOOTH_SHARE)
@@ -146,7 +149,7 @@ def _curves(metrics: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Markup,
         if held_values:
             lines.append(plots.Line("held out", held_steps, held_values, second=True))
         if lines and len({*steps, *held_steps}) > 1:
-            name = "curve-" + curve.key.replace("_", "-")
+            name = f"{slug}-{curve.key.replace('_', '-')}"
             drawn = plots.curves(name, lines, x_label="step", y_label=curve.axis, reference=curve.reference)
             yield curve.title, drawn, curve.note
 
