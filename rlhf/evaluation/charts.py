@@ -50,6 +50,7 @@ def charts(f: Mapping[str, Any], scored: Sequence[ScoredPair], slug: str) -> Ite
         ("by_stratum", "By how the labelers agreed"),
     ):
         yield from _parts(f[key], title, f"{slug}-{key.replace('_', '-')}")
+    yield from _cohorts(f["by_cohort"], f"{slug}-by-cohort")
 
 
 def estimate_of(label: str, measure: Mapping[str, Any], *, quiet: bool = False) -> plots.Estimate:
@@ -115,3 +116,22 @@ def _parts(by: Mapping[str, Any], title: str, slug: str) -> Iterator[Chart]:
     if hidden["parts"]:
         note += f" Not shown: {hidden['parts']} with fewer than {hidden['below']} pairs ({hidden['pairs']} in all)."
     yield title, plots.dots(slug, estimates, reference=0.5, label=_AXIS), note
+
+
+def _cohorts(by: Mapping[str, Any], slug: str) -> Iterator[Chart]:
+    """Agreement with each cohort; nothing where none is large enough to be shown."""
+    if not by["shown"]:
+        return
+    hidden, measures = by["hidden"], by["shown"].values()
+    note = (
+        "How often the version prefers what most of a cohort prefer, each by its own votes, with 95 % intervals. They judged "
+        "different pairs, so two dots differ for that too; differences are not tested here."
+    )
+    if hidden["cohorts"]:
+        note += f" Not shown: {hidden['cohorts']} of fewer than {hidden['below_people']} people or {hidden['below_pairs']} pairs."
+    estimates = [estimate_of(cohort, measure) for cohort, measure in zip(by["shown"], measures, strict=True)]
+    yield (
+        "By cohort of labelers",
+        plots.dots(slug, estimates, reference=0.5, label="agreement, % (dashed: a coin)"),
+        note,
+    )

@@ -20,6 +20,7 @@ from rlhf.evaluation.people_judge import PeopleJudge
 from rlhf.evaluation.reply_pairs import Progress, ReplyPair, Write, written
 from rlhf.evaluation.reports import Report
 from rlhf.evaluation.seen import require_unseen
+from rlhf.evaluation.win_strata import with_strata
 from rlhf.ids import digest_of, unit_interval
 from rlhf.snapshots import Snapshot, open_snapshot
 from rlhf.store import Workspace
@@ -237,6 +238,7 @@ def _content(
     """What report.json holds."""
     a, b = (side.ref.text for side in sides)
     both = win_rates.figures(pairs, judged.verdicts, seed=seed)
+    both = with_strata(workspace, asked.snapshot, pairs, judged.verdicts, both, seed=seed)
     groups = {pair.group for pair in pairs}
     on = side_in_words(asked.snapshot[0]) if asked.snapshot else "given prompts"
     judge = {

@@ -12,6 +12,7 @@ from rlhf.evaluation.judges import Verdict
 from rlhf.evaluation.page import signature
 from rlhf.evaluation.reply_pairs import ReplyPair
 from rlhf.evaluation.scored import beginning, ending
+from rlhf.evaluation.win_strata import forest
 from rlhf.evaluation.wording import number, percent, value_of
 from rlhf.pages import Section, facts, page, plot_grid, plots, table
 from rlhf.pages.page import bullets, digest, folded, headline, headline_text
@@ -158,20 +159,8 @@ def _counts(content: Mapping[str, Any]) -> str:
 def _charts(content: Mapping[str, Any], pairs: Sequence[ReplyPair], verdicts: Sequence[Verdict]) -> Iterator[Chart]:
     a, b = content["between"]
     of_a, of_b = (content["versions"][name]["figures"]["measures"] for name in (a, b))
-    shown = (
-        ("win_rate", "all pairs"),
-        ("length_controlled_win_rate", "at equal length"),
-        ("win_rate_longer", "its reply is longer"),
-        ("win_rate_shorter", "its reply is shorter"),
-    )
-    bars = [estimate_of(label, of_a[key]) for key, label in shown if of_a[key]["value"] is not None]
-    if bars:
-        note = (
-            "Dot and 95 % interval. Were it length alone that wins, the dot at equal length would lie on the dashed line, "
-            "and the two below it on either side."
-        )
-        label = f"pairs won by {_brief(a)}, % (dashed: a coin)"
-        yield f"Win rate of {a}", plots.dots("wins", bars, reference=0.5, label=label), note
+    if (rates := forest(a, content["versions"][a]["figures"])) is not None:
+        yield rates
     points = [
         (p.length_difference, v.difference) for p, v in zip(pairs, verdicts, strict=True) if v.difference is not None
     ]

@@ -174,6 +174,10 @@ def _counts(f: Mapping[str, Any]) -> str:
         parts.append(f"{f['n_too_long']:,} too long to be scored (each counts as a coin)")
     if f["n_truncated"]:
         parts.append(f"{f['n_truncated']:,} scored with their oldest turns left out")
+    cohorts = f["by_cohort"]
+    if cohorts["hidden"]["cohorts"] and not cohorts["shown"]:
+        below = f"fewer than {cohorts['hidden']['below_people']} people or {cohorts['hidden']['below_pairs']} pairs"
+        parts.append(f"agreement by cohort is hidden: {cohorts['hidden']['cohorts']:,} of {below}")
     return (
         "; ".join(parts) + f". They come from {f['n_groups']:,} different opening turns, which are what is resampled."
     )
