@@ -320,6 +320,7 @@ def _row(pair: ReplyPair, verdict: Any) -> dict[str, Any]:
     return {
         "prompt": pair.prompt.digest,
         "pair": pair.pair.id,
+        "group": pair.group,
         "verdict": None if verdict.win is None else won[verdict.win],
         "difference": None if verdict.difference is None else round(verdict.difference, 6) + 0.0,
         **({} if verdict.p_a is None else {"p_a": round(verdict.p_a, 6)}),

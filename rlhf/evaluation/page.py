@@ -21,7 +21,7 @@ _SIMULATED = (
 )
 _TRAINED_ON_SIMULATED = "training: a version here was trained on judgements that come from a program, not from people."
 # figure -> what a reader calls it, how it is written, what it means
-_ROWS: tuple[tuple[str, str, str, str], ...] = (
+ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("accuracy", "Accuracy", "%", "percent of the decided pairs ranked as the labelers did"),
     ("longer_wins", "Longer reply wins", "%", "percent that guessing the longer reply reaches on the same pairs"),
     ("length_guess", "Length guess: {side} wins", "%", "percent, the better of longer wins and shorter wins"),
@@ -144,7 +144,7 @@ def _beside(versions: Mapping[str, Any]) -> Markup:
     side = next(iter(versions.values()))["figures"]["length_guess_side"]  # of the pairs, which all versions share
     rows = [
         (label.format(side=side), *(value_of(m[key], form) for m in measures))
-        for key, label, form, _ in _ROWS
+        for key, label, form, _ in ROWS
         if all(key in m for m in measures)
     ]
     return table(("figure", *versions), rows, numeric=range(1, len(versions) + 1), wide=True)
@@ -184,9 +184,9 @@ def _counts(f: Mapping[str, Any]) -> str:
 
 
 def _figures(f: Mapping[str, Any]) -> Markup:
-    rows, methods = [], list(dict.fromkeys(m["method"] for key, *_ in _ROWS if (m := f["measures"].get(key))))
+    rows, methods = [], list(dict.fromkeys(m["method"] for key, *_ in ROWS if (m := f["measures"].get(key))))
     marks = {method: chr(ord("a") + i) for i, method in enumerate(methods)}
-    for key, label, form, meaning in _ROWS:
+    for key, label, form, meaning in ROWS:
         if measure := f["measures"].get(key):
             label = label.format(side=f["length_guess_side"])
             said = Markup('{}<br><span class="unit">{}</span>').format(label, meaning)
