@@ -7,15 +7,15 @@ from typing import Any
 
 from markupsafe import Markup
 
-from rlhf.evaluation.charts import Chart, estimate_of
+from rlhf.evaluation.charts import Chart, estimate_of, methods_of
 from rlhf.evaluation.judges import Verdict
 from rlhf.evaluation.page import signature
 from rlhf.evaluation.reply_pairs import ReplyPair
 from rlhf.evaluation.scored import beginning, ending
 from rlhf.evaluation.win_strata import forest
-from rlhf.evaluation.wording import number, percent, value_of
+from rlhf.evaluation.wording import lettered, n_of, number, percent, value_of
 from rlhf.pages import Section, facts, page, plot_grid, plots, table
-from rlhf.pages.page import bullets, digest, folded, headline, headline_text
+from rlhf.pages.page import basis, bullets, digest, folded, headline, headline_text, small
 
 N_SHOWN = 20  # of the losses, and of the wins
 _POINTS = 800
@@ -168,25 +168,33 @@ def _charts(content: Mapping[str, Any], pairs: Sequence[ReplyPair], verdicts: Se
         x, y = zip(*points[:_POINTS], strict=True)
         axis = f"characters, {_brief(a)} − {_brief(b)}"
         drawn = plots.scatter("difference", x, y, x_label=axis, y_label=f"points for {_brief(a)}")
-        note = f"{min(len(points), _POINTS):,} of {len(points):,} pairs; above the line {a} is preferred."
+        note = (
+            f"{min(len(points), _POINTS):,} of {len(points):,} pairs are drawn; above the line {a} is preferred. "
+            f"{basis(len(points), 'scored pairs')}"
+        )
         yield "Preference against length", drawn, note
         return
     lengths = [estimate_of(name, m["mean_tokens"]) for name, m in ((a, of_a), (b, of_b))]
     drawn = plots.dots("lengths", lengths, reference=None, label="tokens a reply, mean", percent=False)
-    yield "Length", drawn, f"At most {content['sampling']['max_new_tokens']:,} tokens were allowed."
+    note = f"At most {content['sampling']['max_new_tokens']:,} tokens were allowed. "
+    yield "Length", drawn, note + methods_of([of_a["mean_tokens"], of_b["mean_tokens"]])
 
 
 def _beside(content: Mapping[str, Any]) -> Markup:
     a, b = content["between"]
     of_a, of_b = (content["versions"][name]["figures"]["measures"] for name in (a, b))
     between = content["differences"][0]
-    rows = []
+    rows: list[tuple[str | Markup, ...]] = []
+    marks = lettered(of_a[key]["method"] for key, *_ in _ROWS if key in of_a)
     for key, label, form, meaning in _ROWS:
         if key in of_a:
             said = Markup('{}<br><span class="unit">{}</span>').format(label, meaning)
             gap = value_of(between[key], f"+{form}") if key in between else "–"
-            rows.append((said, _value(of_a[key], form), _value(of_b[key], form), gap))
-    return table(("figure", a, b, f"{a} − {b}"), rows, numeric=(1, 2, 3), wide=True)
+            two = (_value(of_a[key], form), _value(of_b[key], form))
+            rows.append((said, *two, gap, n_of((of_a[key], of_b[key])), marks[of_a[key]["method"]]))
+    notes = Markup("<br>").join(f"{mark}: {method}" for method, mark in marks.items())
+    head = ("figure", a, b, f"{a} − {b}", "n", "method")
+    return table(head, rows, numeric=(1, 2, 3, 4), wide=True) + small(notes)
 
 
 def _value(measure: Mapping[str, Any], form: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from rlhf.evaluation.charts import Chart, estimate_of
+from rlhf.evaluation.charts import Chart, estimate_of, methods_of
 from rlhf.evaluation.estimates import MIN_SHOWN, mean, rounded
 from rlhf.evaluation.judges import Verdict
 from rlhf.evaluation.reply_pairs import ReplyPair
@@ -80,7 +80,7 @@ def forest(name: str, figures: Mapping[str, Any]) -> Chart | None:
     note = (
         "Each row: win rate in percent, 95 % interval, pairs; a larger square has more of them. Were it length alone that wins, "
         "the square at equal length would lie on the dashed line, and the two below it on either side. "
-        f"Method: {measures['win_rate']['method']}; at equal length: {measures['length_controlled_win_rate']['method']}."
+        f"{methods_of([*(measures[key] for key, _ in _ROWS), *strata['shown'].values()])}"
     )
     if strata["shown"]:
         note += " Strata are not tested against each other: of many, some differ by chance."

@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from rlhf.pages import plots
-from rlhf.pages.page import Section, headline, page, plot_grid, table
+from rlhf.pages.page import Section, basis, headline, page, plot_grid, small, table
 from rlhf.pages.run_report import FILE, finite, series, write_page
 from rlhf.pages.run_report import facts_of as listed
 
@@ -99,7 +99,7 @@ def watched(
             yield (
                 title,
                 plots.curves(f"{slug}-{key.replace('_', '-')}", lines, x_label="step", y_label=axis, reference=y[0]),
-                note,
+                f"{note} {_basis(watch)}",
             )
 
 
@@ -115,7 +115,15 @@ def stepped(
         else:
             lines = [plots.Line(title.lower(), x, y)]
         if x:
-            yield title, plots.curves(f"{slug}-{key.replace('_', '-')}", lines, x_label="step", y_label=axis), ""
+            drawn = plots.curves(f"{slug}-{key.replace('_', '-')}", lines, x_label="step", y_label=axis)
+            yield title, drawn, basis(len(y), "logged steps", without="means over one run")
+
+
+def _basis(watch: Sequence[Mapping[str, Any]]) -> str:
+    """Each point is a mean over the replies of its measurement, which are of the same prompts and the same chance."""
+    return basis(
+        int(watch[-1].get("replies", 0)), "replies a point", without="single replies are not kept with the curve"
+    )
 
 
 def _table(watch: Sequence[Mapping[str, Any]]) -> Markup:
@@ -124,5 +132,10 @@ def _table(watch: Sequence[Mapping[str, Any]]) -> Markup:
     for key, (title, axis, _) in _WATCHED.items():
         _, y = series(watch, key)
         if y:
-            rows.append((title, axis, f"{y[0]:.3f}", f"{y[-1]:.3f}"))
-    return table(("figure", "unit", "step 0", f"step {watch[-1]['step']:,}"), rows, numeric=(2, 3))
+            n = f"{watch[-1].get('replies', 0):,.0f}"
+            rows.append((title, axis, f"{y[0]:.3f}", f"{y[-1]:.3f}", n))
+    head = ("figure", "unit", "step 0", f"step {watch[-1]['step']:,}", "replies")
+    remark = (
+        "Method: means over the replies, without intervals; rlhf compare and rlhf evaluate give figures with intervals."
+    )
+    return table(head, rows, numeric=(2, 3, 4), wide=True) + small(remark)
