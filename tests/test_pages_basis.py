@@ -24,7 +24,7 @@ from rlhf.reward import fitting, trust
 from rlhf.reward.settings import CalibrationSettings
 from rlhf.store import Workspace
 
-_N = re.compile(r"\bn = [\d,]+")
+_N = re.compile(r"\bn\s=\s[\d,]+")
 _COUNTS = {"pairs", "n", "replies", "prompts"}
 
 
@@ -144,7 +144,7 @@ def test_each_figure_of_a_comparison_says_n_interval_and_method(workspace: Works
 @pytest.mark.parametrize(
     "spoilt",
     [
-        lambda html: html.replace("n = ", "N: "),
+        lambda html: re.sub(r"\bn\s=\s", "N: ", html),
         lambda html: html.replace("95 % interval:", "").replace("no interval:", "").replace("95 % intervals:", ""),
         lambda html: html.replace('<th class="num">pairs</th>', "<th>x</th>").replace("<th>pairs</th>", "<th>x</th>"),
         lambda html: re.sub("(?i)method", "way", html),

@@ -107,7 +107,7 @@ def bullets(items: Iterable[str | Markup]) -> Markup:
 def basis(n: int, unit: str, *, method: str = "", without: str = "a picture, not an estimate") -> str:
     """What a plot or a figure rests on, as its last sentence: how many of what, and by which method its interval was made or why
     there is none."""
-    return f"n = {n:,} {unit}; " + (f"95 % interval: {method}." if method else f"no interval: {without}.")
+    return f"n\u00a0=\u00a0{n:,} {unit}; " + (f"95 % interval: {method}." if method else f"no interval: {without}.")
 
 
 def small(text: str | Markup) -> Markup:
