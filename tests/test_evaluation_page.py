@@ -131,7 +131,7 @@ def test_a_score_that_prefers_short_replies_is_set_against_the_guess_that_does_t
 )
 def test_two_versions_are_compared_before_either_is_praised(low: float | None, high: float | None, said: str) -> None:
     scored = [pair(i, 1.0 if i % 3 else -1.0) for i in range(60)]
-    measure = {"value": 0.022, "low": low, "high": high, "n": 60}
+    measure = {"value": 0.022, "low": low, "high": high, "n": 60, "method": "bootstrap"}
     gap = {"a": "hh@2", "b": "hh@1", "accuracy": measure, "log_loss": measure, "same_side": measure}
     made = content(scored, differences=[gap])
     made["versions"]["hh@2"] = made["versions"]["hh@1"]

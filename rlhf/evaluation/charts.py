@@ -69,6 +69,7 @@ def methods_of(measures: Iterable[Mapping[str, Any]]) -> str:
 def _reliability(f: Mapping[str, Any], slug: str) -> Chart:
     bins = [plots.Bin(b["predicted"], b["observed"], b["n"], b["band_low"], b["band_high"]) for b in f["reliability"]]
     perfect, ece = f["ece_if_perfect"], f["measures"]["ece"]
+    made = ece["method"].replace("bias-shifted", "moved down as the table says")
     verdict = "no sign of miscalibration" if f["ece"] <= perfect["p95"] else "more than chance explains"
     tested = (
         "" if f["calibration_p"] is None else f" Calibration test (Kolmogorov-Smirnov): p = {f['calibration_p']:.3f}."
@@ -78,7 +79,7 @@ def _reliability(f: Mapping[str, Any], slug: str) -> Chart:
     note = (
         f"{zoomed}Dashed: perfect calibration. Bars behind the dots: where 95 of 100 perfectly calibrated scores would "
         f"lie. ECE {f['ece']:.3f}; chance alone gives {perfect['mean']:.3f} on average and up to {perfect['p95']:.3f}: "
-        f"{verdict}.{tested} {basis(ece['n'], 'scored and decided pairs', method=ece['method'])}"
+        f"{verdict}.{tested} {basis(ece['n'], 'scored and decided pairs', method=made)}"
     )
     return "Do its probabilities mean what they say?", plots.reliability(f"{slug}-reliability", bins), note
 
