@@ -127,6 +127,8 @@ REFUSED = [
     ("adapter show ''", 2, "bad_usage"),
     ("adapter lineage", 2, "bad_usage"),
     ("adapter lineage hh@9", 1, "not_found"),
+    ("adapter card hh@9", 1, "not_found"),
+    ("adapter card hh@1 --out card.pdf", 2, "bad_usage"),
     ("adapter lineage --snapshot absent", 1, "not_found"),
     ("adapter diff hh@1", 2, "bad_usage"),
     ("adapter diff hh@1 hh@9", 1, "not_found"),

@@ -10,7 +10,7 @@ from rlhf.evaluation import ScoredPair, figures
 from rlhf.evaluation.examples import examples, surest
 from rlhf.evaluation.held_out import METHOD
 from rlhf.evaluation.page import render
-from rlhf.evaluation.scored import REPLY_CHARACTERS, agreement, scored_pair
+from rlhf.evaluation.scored import REPLY_CHARACTERS, CohortVote, agreement, scored_pair
 from rlhf.evaluation.wording import against_length, number
 from rlhf.records import Judgement, Message, Pair, SnapshotRow
 from rlhf.reward.score import PairScore
@@ -131,7 +131,7 @@ def test_a_score_that_prefers_short_replies_is_set_against_the_guess_that_does_t
 )
 def test_two_versions_are_compared_before_either_is_praised(low: float | None, high: float | None, said: str) -> None:
     scored = [pair(i, 1.0 if i % 3 else -1.0) for i in range(60)]
-    measure = {"value": 0.022, "low": low, "high": high, "n": 60}
+    measure = {"value": 0.022, "low": low, "high": high, "n": 60, "method": "bootstrap"}
     gap = {"a": "hh@2", "b": "hh@1", "accuracy": measure, "log_loss": measure, "same_side": measure}
     made = content(scored, differences=[gap])
     made["versions"]["hh@2"] = made["versions"]["hh@1"]
@@ -187,3 +187,17 @@ def test_agreement_tells_one_vote_from_many() -> None:
         "votes divided",
         "votes divided",
     ]
+
+
+def voted(i: int, cohort: str, people: int) -> ScoredPair:
+    names = tuple(f"s p{i % people}" for i in range(people))
+    return pair(i, 1.0 if i % 4 else -1.0, cohorts=(CohortVote(cohort, 1.0, names),))
+
+
+def test_agreement_by_cohort_is_drawn_and_small_cohorts_are_counted() -> None:
+    scored = [voted(i, "north", 6) for i in range(40)] + [voted(i + 50, "few", 2) for i in range(40)]
+    html = page_of(scored)
+    assert 'id="v0-by-cohort' in html and "north 75.0 (" in html and "Not shown: 1 of fewer than" in html
+    hidden = page_of([voted(i, "few", 2) for i in range(40)])
+    assert 'id="v0-by-cohort' not in hidden and "agreement by cohort is hidden: 1 of fewer than" in hidden
+    assert "few" not in hidden.replace("fewer", "")

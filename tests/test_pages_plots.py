@@ -19,11 +19,13 @@ def dots(label: str = "hh@1") -> Markup:
     return plots.dots("c", estimates, reference=0.5, label="accuracy")
 
 
+FOREST = [plots.Estimate("all", 0.6, 0.5, 0.7, 90), plots.Estimate("few", 0.4, None, None, 3)]
 LINES = [plots.Line("training", [1, 2], [0.7, 0.6]), plots.Line("held out", [2], [0.65])]
 DRAW = {
     "reliability": lambda: plots.reliability("a", BINS),
     "histogram": lambda: plots.histogram("b", [-1, 0, 1], [3, 9]),
     "dots": dots,
+    "forest": lambda: plots.forest("f", FOREST, reference=0.5, label="wins"),
     "scatter": lambda: plots.scatter("d", [-5, 3], [0.5, -0.5], x_label="x", y_label="y"),
     "curves": lambda: plots.curves("e", LINES, x_label="step", y_label="loss"),
 }

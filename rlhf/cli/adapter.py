@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rlhf.cli.boundary import Run, verb
+from rlhf.cli.card import card
 
 if TYPE_CHECKING:
     from rlhf.registry import Difference, Relative
@@ -119,6 +120,9 @@ def diff(
         lines += [f"  {key}: {one} -> {other}" for key, (one, other) in part.items()]
     lines += _weights(found, None if every else _SHOWN_TENSORS)
     run.result(found.as_json(), "\n".join(lines) if len(lines) > 1 else f"{found.a} and {found.b} don't differ")
+
+
+verb(app, "card")(card)
 
 
 @verb(app, "verify")

@@ -120,22 +120,15 @@ def diff(
     a: Annotated[str, typer.Argument(help="The report to start from.", metavar="A")],
     b: Annotated[str, typer.Argument(help="The report to compare with it.", metavar="B")],
 ) -> None:
-    """Two reports side by side, figure by figure."""
+    """Two reports side by side, figure by figure: values, intervals and n of both, and paired differences on the same pairs.
+
+    It answers and exits 0 whatever it finds; reports of two kinds are refused (1).
+    """
+    from rlhf.cli.report_diff import lines
     from rlhf.evaluation import diff as compare
 
     found = compare(run.workspace(), a, b)
-    lines = [
-        f"A  {found['a']['title']}",
-        f"B  {found['b']['title']}",
-        "same pairs" if found["same_pairs"] else "other pairs: a change may come from the data",
-    ]
-    for entry in found["figures"]:
-        lines += ["", f"{entry['a']} → {entry['b']}"]
-        for name, change in entry["changes"].items():
-            lines.append(
-                f"  {name:<34}{_short(change['a']):>10}{_short(change['b']):>10}{_short(change['change'], '+'):>10}"
-            )
-    run.result(found, "\n".join(lines))
+    run.result(found, "\n".join(lines(found)))
 
 
 def _summary(content: Mapping[str, Any]) -> str:

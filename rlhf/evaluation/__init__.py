@@ -16,7 +16,8 @@ from rlhf.evaluation.curves import over_run, over_versions
 from rlhf.evaluation.figures import difference, figures
 from rlhf.evaluation.held_out import evaluate
 from rlhf.evaluation.people_judge import Waiting
-from rlhf.evaluation.reports import Report, ReportRow, diff, list_reports, open_report
+from rlhf.evaluation.report_diff import diff
+from rlhf.evaluation.reports import Report, ReportRow, list_reports, open_report
 from rlhf.evaluation.scored import ScoredPair
 from rlhf.evaluation.until_decided import Stopping
 

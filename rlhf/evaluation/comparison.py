@@ -17,11 +17,13 @@ from rlhf.evaluation.asked_prompts import Asked, draw, open_cut
 from rlhf.evaluation.comparison_page import render, side_in_words
 from rlhf.evaluation.judge_agreement import agreement
 from rlhf.evaluation.judges import PEOPLE, Judge, Score, open_judge
+from rlhf.evaluation.learning import training_sections
 from rlhf.evaluation.people_judge import PeopleJudge
 from rlhf.evaluation.reply_pairs import Progress, ReplyPair, Write, written
 from rlhf.evaluation.reports import Report
 from rlhf.evaluation.sides import Side, identity, is_simulated, open_side
 from rlhf.evaluation.until_decided import Decided, Stopping, until_decided, with_always_valid
+from rlhf.evaluation.win_strata import with_strata
 from rlhf.ids import digest_of
 from rlhf.store import Workspace
 
@@ -97,7 +99,8 @@ def compare(
         done = until_decided(asked.prompts, stopping, judged_by, write_both, seed=seed)
         asked = replace(asked, prompts=tuple(pair.prompt for pair in done.pairs))
     content = _content(workspace, sides, judged_by, done, asked, sampling, seed)
-    report = reports.publish(workspace, content, render(content, done.pairs, done.judged.verdicts))
+    training = training_sections(workspace, content["versions"])
+    report = reports.publish(workspace, content, render(content, done.pairs, done.judged.verdicts, training))
     if out is not None:
         reports.copy(report, out)
     return report
@@ -146,6 +149,8 @@ def _content(
     both = win_rates.figures(pairs, judged.verdicts, seed=seed)
     if done.facts:
         both = with_always_valid(both[0], done.facts, turned=False), with_always_valid(both[1], done.facts, turned=True)
+    else:
+        both = with_strata(workspace, asked.snapshot, pairs, judged.verdicts, both, seed=seed)
     groups = {pair.group for pair in pairs}
     on = side_in_words(asked.snapshot[0]) if asked.snapshot else "given prompts"
     judge = {
@@ -186,6 +191,7 @@ def _row(pair: ReplyPair, verdict: Any) -> dict[str, Any]:
     return {
         "prompt": pair.prompt.digest,
         "pair": pair.pair.id,
+        "group": pair.group,
         "verdict": None if verdict.win is None else won[verdict.win],
         "difference": None if verdict.difference is None else round(verdict.difference, 6) + 0.0,
         **({} if verdict.p_a is None else {"p_a": round(verdict.p_a, 6)}),

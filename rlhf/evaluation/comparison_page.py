@@ -8,14 +8,15 @@ from typing import Any
 from markupsafe import Markup
 
 from rlhf.evaluation import judge_agreement, sequential_words
-from rlhf.evaluation.charts import Chart, estimate_of
+from rlhf.evaluation.charts import Chart, estimate_of, methods_of
 from rlhf.evaluation.judges import Verdict
 from rlhf.evaluation.page import signature
 from rlhf.evaluation.reply_pairs import ReplyPair
 from rlhf.evaluation.side_by_side import N_SHOWN, NOTE, replies_beside
-from rlhf.evaluation.wording import number, percent, value_of
+from rlhf.evaluation.win_strata import forest
+from rlhf.evaluation.wording import lettered, n_of, number, percent, value_of
 from rlhf.pages import Section, facts, page, plot_grid, plots, table
-from rlhf.pages.page import bullets, digest, headline, headline_text
+from rlhf.pages.page import basis, bullets, digest, headline, headline_text, small
 
 _POINTS = 800
 _SIMULATED = (
@@ -43,8 +44,13 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
 )
 
 
-def render(content: Mapping[str, Any], pairs: Sequence[ReplyPair], verdicts: Sequence[Verdict]) -> str:
-    """The whole HTML page. content: what report.json holds."""
+def render(
+    content: Mapping[str, Any],
+    pairs: Sequence[ReplyPair],
+    verdicts: Sequence[Verdict],
+    training: Sequence[Section] = (),
+) -> str:
+    """The whole HTML page. content: what report.json holds. training: how both sides were trained."""
     a, _ = content["between"]
     f = content["versions"][a]["figures"]
     number_shown = "–" if f["win_rate"] is None else f"{percent(f['win_rate'])} %"
@@ -68,6 +74,7 @@ def render(content: Mapping[str, Any], pairs: Sequence[ReplyPair], verdicts: Seq
             f"The pairs that {a} loses and wins most clearly, up to {N_SHOWN} of each. They are extremes, not a sample. "
             f"{NOTE}",
         ),
+        *training,
         Section("What this rests on", bullets(_assumptions(content))),
         Section("Identity", _identity(content)),
     ]
@@ -160,20 +167,8 @@ def _counts(content: Mapping[str, Any]) -> str:
 def _charts(content: Mapping[str, Any], pairs: Sequence[ReplyPair], verdicts: Sequence[Verdict]) -> Iterator[Chart]:
     a, b = content["between"]
     of_a, of_b = (content["versions"][name]["figures"]["measures"] for name in (a, b))
-    shown = (
-        ("win_rate", "all pairs"),
-        ("length_controlled_win_rate", "at equal length"),
-        ("win_rate_longer", "its reply is longer"),
-        ("win_rate_shorter", "its reply is shorter"),
-    )
-    bars = [estimate_of(label, of_a[key]) for key, label in shown if of_a[key]["value"] is not None]
-    if bars:
-        note = (
-            "Dot and 95 % interval. Were it length alone that wins, the dot at equal length would lie on the dashed line, "
-            "and the two below it on either side."
-        )
-        label = f"pairs won by {_brief(a)}, % (dashed: a coin)"
-        yield f"Win rate of {a}", plots.dots("wins", bars, reference=0.5, label=label), note
+    if (rates := forest(a, content["versions"][a]["figures"])) is not None:
+        yield rates
     points = [
         (p.length_difference, v.difference) for p, v in zip(pairs, verdicts, strict=True) if v.difference is not None
     ]
@@ -181,25 +176,33 @@ def _charts(content: Mapping[str, Any], pairs: Sequence[ReplyPair], verdicts: Se
         x, y = zip(*points[:_POINTS], strict=True)
         axis = f"characters, {_brief(a)} − {_brief(b)}"
         drawn = plots.scatter("difference", x, y, x_label=axis, y_label=f"points for {_brief(a)}")
-        note = f"{min(len(points), _POINTS):,} of {len(points):,} pairs; above the line {a} is preferred."
+        note = (
+            f"{min(len(points), _POINTS):,} of {len(points):,} pairs are drawn; above the line {a} is preferred. "
+            f"{basis(len(points), 'scored pairs')}"
+        )
         yield "Preference against length", drawn, note
         return
     lengths = [estimate_of(name, m["mean_tokens"]) for name, m in ((a, of_a), (b, of_b))]
     drawn = plots.dots("lengths", lengths, reference=None, label="tokens a reply, mean", percent=False)
-    yield "Length", drawn, f"At most {content['sampling']['max_new_tokens']:,} tokens were allowed."
+    note = f"At most {content['sampling']['max_new_tokens']:,} tokens were allowed. "
+    yield "Length", drawn, note + methods_of([of_a["mean_tokens"], of_b["mean_tokens"]])
 
 
 def _beside(content: Mapping[str, Any]) -> Markup:
     a, b = content["between"]
     of_a, of_b = (content["versions"][name]["figures"]["measures"] for name in (a, b))
     between = content["differences"][0]
-    rows = []
+    rows: list[tuple[str | Markup, ...]] = []
+    marks = lettered(of_a[key]["method"] for key, *_ in _ROWS if key in of_a)
     for key, label, form, meaning in _ROWS:
         if key in of_a:
             said = Markup('{}<br><span class="unit">{}</span>').format(label, meaning)
             gap = value_of(between[key], f"+{form}") if key in between else "–"
-            rows.append((said, _value(of_a[key], form), _value(of_b[key], form), gap))
-    return table(("figure", a, b, f"{a} − {b}"), rows, numeric=(1, 2, 3), wide=True)
+            two = (_value(of_a[key], form), _value(of_b[key], form))
+            rows.append((said, *two, gap, n_of((of_a[key], of_b[key])), marks[of_a[key]["method"]]))
+    notes = Markup("<br>").join(f"{mark}: {method}" for method, mark in marks.items())
+    head = ("figure", a, b, f"{a} − {b}", "n", "method")
+    return table(head, rows, numeric=(1, 2, 3, 4), wide=True) + small(notes)
 
 
 def _value(measure: Mapping[str, Any], form: str) -> str:

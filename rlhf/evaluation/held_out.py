@@ -11,6 +11,7 @@ from rlhf.errors import BadInput
 from rlhf.evaluation import fairness, reports, selection, stability
 from rlhf.evaluation.estimates import LEVEL, MIN_SHOWN, N_BOOT, N_BOOT_SLOW
 from rlhf.evaluation.figures import N_BINS, difference, figures
+from rlhf.evaluation.learning import training_sections
 from rlhf.evaluation.material import Material, material
 from rlhf.evaluation.page import render
 from rlhf.evaluation.reports import Report
@@ -102,7 +103,9 @@ def evaluate(
     }
     content["simulated"] = "simulated" in data.labelers or any(v["simulated"] for v in content["versions"].values())
     content["digest"] = _content_digest(content)
-    report = reports.publish(workspace, content, render(content, scored))
+    report = reports.publish(
+        workspace, content, render(content, scored, training_sections(workspace, content["versions"]))
+    )
     if out is not None:
         reports.copy(report, out)
     return report

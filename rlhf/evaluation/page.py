@@ -7,14 +7,24 @@ from typing import Any
 
 from markupsafe import Markup
 
-from rlhf.evaluation.charts import charts, estimate_of
+from rlhf.evaluation.charts import charts, estimate_of, methods_of
 from rlhf.evaluation.examples import examples
 from rlhf.evaluation.fairness_page import fairness
 from rlhf.evaluation.scored import ScoredPair
 from rlhf.evaluation.tables import tables
-from rlhf.evaluation.wording import against_length, assumptions, better_or_not, number, percent, range_of, value_of
+from rlhf.evaluation.wording import (
+    against_length,
+    assumptions,
+    better_or_not,
+    lettered,
+    n_of,
+    number,
+    percent,
+    range_of,
+    value_of,
+)
 from rlhf.pages import Section, facts, page, plot_grid, plots, table
-from rlhf.pages.page import bullets, digest, folded, headline, headline_text
+from rlhf.pages.page import bullets, digest, folded, headline, headline_text, small
 
 _SIMULATED = (
     "labelers: these judgements come from a program, not from people. The figures show that the method works; "
@@ -22,7 +32,7 @@ _SIMULATED = (
 )
 _TRAINED_ON_SIMULATED = "training: a version here was trained on judgements that come from a program, not from people."
 # figure -> what a reader calls it, how it is written, what it means
-_ROWS: tuple[tuple[str, str, str, str], ...] = (
+ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("accuracy", "Accuracy", "%", "percent of the decided pairs ranked as the labelers did"),
     ("longer_wins", "Longer reply wins", "%", "percent that guessing the longer reply reaches on the same pairs"),
     ("length_guess", "Length guess: {side} wins", "%", "percent, the better of longer wins and shorter wins"),
@@ -53,9 +63,11 @@ _ROWS: tuple[tuple[str, str, str, str], ...] = (
 )
 
 
-def render(content: Mapping[str, Any], scored: Mapping[str, Sequence[ScoredPair]]) -> str:
-    """The whole HTML page. content: what report.json holds. scored: version name -> its scored pairs, for plots and
-    examples."""
+def render(
+    content: Mapping[str, Any], scored: Mapping[str, Sequence[ScoredPair]], training: Sequence[Section] = ()
+) -> str:
+    """The whole HTML page. content: what report.json holds. scored: version name -> its scored pairs, for plots and examples.
+    training: how they were trained."""
     versions = content["versions"]
     lead = headline_text(better_or_not(d) for d in content["differences"])
     lead += Markup("").join(_headline(name, versions[name], content) for name in versions)
@@ -63,6 +75,7 @@ def render(content: Mapping[str, Any], scored: Mapping[str, Sequence[ScoredPair]
     for place, name in enumerate(versions):
         sections += _of_version(name, versions[name]["figures"], scored[name], f"v{place}", several=len(versions) > 1)
     sections += [
+        *training,
         Section("What this rests on", bullets(assumptions(content))),
         Section("Identity", _identity(content)),
         signature(content),
@@ -114,7 +127,8 @@ def _comparison(content: Mapping[str, Any]) -> Iterator[Section]:
             (
                 "Accuracy of each",
                 plots.dots("compare", estimates, reference=0.5, label="accuracy, % (dashed: a coin)"),
-                "Overlapping intervals don't mean that two versions are alike: the table holds the paired differences.",
+                "Overlapping intervals don't mean that two versions are alike: the table holds the paired differences. "
+                + methods_of([v["figures"]["measures"]["accuracy"] for v in versions.values()]),
             )
         ]
     )
@@ -129,9 +143,10 @@ def _comparison(content: Mapping[str, Any]) -> Iterator[Section]:
         for d in content["differences"]
     ]
     head = ("difference", "accuracy, points", "log-loss, nats", "ranked alike, %", "pairs")
+    made = small(methods_of([d[key] for d in content["differences"] for key in ("accuracy", "log_loss", "same_side")]))
     yield Section(
         "Side by side",
-        grid + table(head, rows, numeric=(1, 2, 3, 4), wide=True) + _beside(versions),
+        grid + table(head, rows, numeric=(1, 2, 3, 4), wide=True) + made + _beside(versions),
         "Paired differences on the same pairs, with 95 % intervals. An interval that holds 0 doesn't show one.",
     )
 
@@ -141,11 +156,14 @@ def _beside(versions: Mapping[str, Any]) -> Markup:
     measures = [v["figures"]["measures"] for v in versions.values()]
     side = next(iter(versions.values()))["figures"]["length_guess_side"]  # of the pairs, which all versions share
     rows = [
-        (label.format(side=side), *(value_of(m[key], form) for m in measures))
-        for key, label, form, _ in _ROWS
+        (label.format(side=side), *(value_of(m[key], form) for m in measures), n_of(m[key] for m in measures))
+        for key, label, form, _ in ROWS
         if all(key in m for m in measures)
     ]
-    return table(("figure", *versions), rows, numeric=range(1, len(versions) + 1), wide=True)
+    head = ("figure", *versions, "pairs")
+    return table(head, rows, numeric=range(1, len(head)), wide=True) + small(
+        "95 % intervals in brackets; each version's own table says by which method."
+    )
 
 
 def _of_version(
@@ -173,6 +191,10 @@ def _counts(f: Mapping[str, Any]) -> str:
         parts.append(f"{f['n_too_long']:,} too long to be scored (each counts as a coin)")
     if f["n_truncated"]:
         parts.append(f"{f['n_truncated']:,} scored with their oldest turns left out")
+    cohorts = f["by_cohort"]
+    if cohorts["hidden"]["cohorts"] and not cohorts["shown"]:
+        below = f"fewer than {cohorts['hidden']['below_people']} people or {cohorts['hidden']['below_pairs']} pairs"
+        parts.append(f"agreement by cohort is hidden: {cohorts['hidden']['cohorts']:,} of {below}")
     return (
         "; ".join(parts)
         + f". They come from {f['n_groups']:,} different opening turns"
@@ -182,9 +204,9 @@ def _counts(f: Mapping[str, Any]) -> str:
 
 
 def _figures(f: Mapping[str, Any]) -> Markup:
-    rows, methods = [], list(dict.fromkeys(m["method"] for key, *_ in _ROWS if (m := f["measures"].get(key))))
-    marks = {method: chr(ord("a") + i) for i, method in enumerate(methods)}
-    for key, label, form, meaning in _ROWS:
+    rows: list[tuple[str | Markup, ...]] = []
+    marks = lettered(m["method"] for key, *_ in ROWS if (m := f["measures"].get(key)))
+    for key, label, form, meaning in ROWS:
         if measure := f["measures"].get(key):
             label = label.format(side=f["length_guess_side"])
             said = Markup('{}<br><span class="unit">{}</span>').format(label, meaning)
@@ -199,7 +221,7 @@ def _figures(f: Mapping[str, Any]) -> Markup:
             )
     notes = Markup("<br>").join(f"{mark}: {_explained(method)}" for method, mark in marks.items())
     head = ("figure", "value", "95 % interval", "pairs", "method")
-    return table(head, rows, numeric=(1, 2, 3), wide=True) + Markup('<p class="small">{}</p>\n').format(notes)
+    return table(head, rows, numeric=(1, 2, 3), wide=True) + small(notes)
 
 
 def _explained(method: str) -> str:

@@ -93,7 +93,7 @@ def publish(workspace: Workspace, content: Mapping[str, Any], html: str) -> Repo
                 {
                     "title": title,
                     "versions": versions,
-                    **{what: data["digest"] for what, data in _data(content).items()},
+                    **{what: data["digest"] for what, data in data_of(content).items()},
                 },
             )
     return open_report(workspace, digest)
@@ -135,69 +135,9 @@ def copy(report: Report, out: Path) -> None:
         shutil.copyfile(file, out / file.name)
 
 
-def diff(workspace: Workspace, one: str, other: str) -> dict[str, Any]:
-    """Two reports side by side: what they measure and each flat figure of both, with the change.
-
-    The first version that only one of them has is set against the other's, and a version of both against itself. The
-    reports' pairs may differ (`same_pairs` says): then a change is a change of the data too, and no interval of it can be
-    formed here. Raises
-    BadInput for reports of two kinds.
-    """
-    a, b = open_report(workspace, one), open_report(workspace, other)
-    if a.content["kind"] != b.content["kind"]:
-        raise BadInput(
-            f"report {one} is of kind {a.content['kind']}, {other} of kind {b.content['kind']}: they hold different "
-            "figures",
-            fix="name two reports of one kind; see: rlhf report list",
-        )
-    shared = [name for name in a.figures if name in b.figures]
-    own = [next((name for name in side.figures if name not in shared), None) for side in (a, b)]
-    names = [(own[0], own[1])] if own[0] and own[1] else []
-    names += [(name, name) for name in shared]
-    same = _identity(a.content) == _identity(b.content)
-    return {
-        "a": _side(a),
-        "b": _side(b),
-        "same_pairs": same,
-        "figures": [
-            {"a": left, "b": right, "changes": _changes(a.figures[left], b.figures[right])} for left, right in names
-        ],
-    }
-
-
-def _side(report: Report) -> dict[str, Any]:
-    content = report.content
-    return {
-        "report": report.digest,
-        "title": report.title,
-        **_data(content),
-        "seed": content["seed"],
-        "versions": {name: version["digest"] for name, version in content["versions"].items()},
-    }
-
-
-def _data(content: Mapping[str, Any]) -> dict[str, Any]:
+def data_of(content: Mapping[str, Any]) -> dict[str, Any]:
     """What a report's figures are figures of: an evaluation's snapshot, a comparison's prompts and judge."""
     return {what: content[what] for what in ("snapshot", "prompts", "judge") if what in content}
-
-
-def _identity(content: Mapping[str, Any]) -> list[Any]:
-    return [(what, data["digest"], data.get("split")) for what, data in _data(content).items()]
-
-
-def _changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> dict[str, dict[str, float | None]]:
-    def number(value: Any) -> bool:
-        return isinstance(value, int | float) and not isinstance(value, bool)
-
-    keys = [key for key in a if key in b and key != "seed" and (number(a[key]) or number(b[key]))]
-    return {
-        key: {
-            "a": a[key],
-            "b": b[key],
-            "change": round(b[key] - a[key], 6) if number(a[key]) and number(b[key]) else None,
-        }
-        for key in keys
-    }
 
 
 def _find(workspace: Workspace, text: str) -> Row[Any]:

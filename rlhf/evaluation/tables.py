@@ -19,10 +19,10 @@ def tables(f: Mapping[str, Any], of: str) -> Iterator[Section]:
         yield Section(f"Style matrix{of}", _styles(f["style_matrix"]), _styles_said(f["style_matrix"]))
     if f["by_cohort"]["shown"]:
         rows = [
-            (name, value_of(m, "%"), f"{m['n']:,}", f"{m['people']:,}" if m["people"] else "not named")
+            (name, value_of(m, "%"), f"{m['n']:,}", f"{m['people']:,}" if m["people"] else "not named", m["method"])
             for name, m in f["by_cohort"]["shown"].items()
         ]
-        head = ("cohort", "agreement, % (95 % interval)", "pairs", "people")
+        head = ("cohort", "agreement, % (95 % interval)", "pairs", "people", "method")
         hidden = f["by_cohort"]["hidden"]
         note = "How often the version prefers what most of the cohort prefer, on the pairs that they judged."
         if hidden["cohorts"]:
@@ -38,7 +38,8 @@ def tables(f: Mapping[str, Any], of: str) -> Iterator[Section]:
 _PRECISION = "The confidence is max(P(a), P(b)). Coverage: the share of all decided pairs on which it is so sure."
 _STABILITY = (
     "Pairs drawn by hash and scored again. A flip is a preference that turned; the change is of the score difference, in nats. "
-    "Swapped sides are a check of the scorer: nothing may change but the last bits."
+    "Swapped sides are a check of the scorer: nothing may change but the last bits. In brackets: 95 % intervals; method: bootstrap "
+    "over opening turns."
 )
 
 
@@ -71,7 +72,7 @@ def _styles_said(matrix: Mapping[str, Any]) -> str:
     easy, normal, hard = (number(matrix[level], "%") for level in ("easy", "normal", "hard"))
     return (
         f"Accuracy in percent. Easy (the chosen reply has the fancier style) {easy}, normal (both have one) {normal}, hard (the "
-        f"rejected one has) {hard}."
+        f"rejected one has) {hard}: means of cells, no interval. In brackets: 95 % intervals; method: bootstrap over opening turns."
     )
 
 

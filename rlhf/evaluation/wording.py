@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 _LARGE = 0.3  # a rank correlation between score and length from which on length may be what is scored
@@ -120,3 +120,13 @@ def _seen(name: str, version: Mapping[str, Any], split: str) -> str:
         f"Caution: {version['seen_openings']:,} of these opening turns were in the training of {name} "
         f"(snapshot {version['trained_on']}): its figures on these pairs ({split}) are too good."
     )
+
+
+def n_of(measures: Iterable[Mapping[str, Any]]) -> str:
+    """Of how many the figures of a row are; one number where it is the same for all of them."""
+    return " / ".join(dict.fromkeys(f"{m['n']:,}" for m in measures))
+
+
+def lettered(methods: Iterable[str]) -> dict[str, str]:
+    """Each method once, with the letter that stands for it in a table."""
+    return {method: chr(ord("a") + i) for i, method in enumerate(dict.fromkeys(methods))}

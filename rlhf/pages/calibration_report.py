@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from rlhf.pages import plots
-from rlhf.pages.page import Section, bullets, headline, page, plot_grid, table
+from rlhf.pages.page import Section, basis, bullets, headline, page, plot_grid, small, table
 from rlhf.pages.run_report import FILE, facts_of, write_page
 
 # figure -> what a reader calls it, and what it means
@@ -25,6 +25,10 @@ _ROWS = (
     ("calibration_p", "Calibration test, p", "below 0.05: these votes speak against the probabilities"),
     ("spiegelhalter_z", "Too sure, z", "above 1.96 too sure, below −1.96 not sure enough"),
     ("accuracy", "Accuracy", "share of decided pairs; dividing scores changes no order"),
+)
+_INTERVALS = (
+    "In brackets: 95 % intervals; method: bootstrap over opening turns, of the ECE moved down by the bias that resampling adds. "
+    "Tests, accuracy and what chance alone gives have none."
 )
 _SIMULATED = "labelers: these judgements come from a program, not from people."
 
@@ -93,8 +97,9 @@ def _table(part: Mapping[str, Any]) -> Markup:
     for key, label, meaning in _ROWS:
         said = Markup('{}<br><span class="unit">{}</span>').format(label, meaning)
         change = _with_range(gain, key, "+") if key in gain else ""
-        rows.append((said, _cell(before, key), _cell(after, key), change))
-    return table(("figure", "before", "after", "change, paired"), rows, numeric=(1, 2, 3), wide=True)
+        rows.append((said, _cell(before, key), _cell(after, key), change, f"{after['n']:,}"))
+    head = ("figure", "before", "after", "change, paired", "pairs")
+    return table(head, rows, numeric=(1, 2, 3, 4), wide=True) + small(_INTERVALS)
 
 
 def _cell(figures: Mapping[str, Any], key: str) -> str:
@@ -125,7 +130,10 @@ def _reliability(part: Mapping[str, Any], slug: str) -> Iterator[tuple[str, Mark
         ]
         (left, right), _ = plots.reliability_axes(bins)
         zoomed = "" if right - left == 1 else f"The axes show predictions of {left:.2f} to {right:.2f} only. "
-        note = f"{zoomed}Dashed: perfect. Bars behind the dots: where 95 of 100 perfectly calibrated scores would lie."
+        note = f"{zoomed}Dashed: perfect. Bars behind the dots: where 95 of 100 perfectly calibrated scores would lie. "
+        note += basis(
+            sum(b.n for b in bins), "pairs, one vote drawn of each", method="bootstrap over opening turns, in the table"
+        )
         yield when.capitalize(), plots.reliability(f"{slug}-{when}", bins), note
 
 

@@ -104,6 +104,17 @@ def bullets(items: Iterable[str | Markup]) -> Markup:
     return Markup("<ul>{}</ul>\n").format(Markup("").join(Markup("<li>{}</li>").format(item) for item in items))
 
 
+def basis(n: int, unit: str, *, method: str = "", without: str = "a picture, not an estimate") -> str:
+    """What a plot or a figure rests on, as its last sentence: how many of what, and by which method its interval was made or why
+    there is none."""
+    return f"n\u00a0=\u00a0{n:,} {unit}; " + (f"95 % interval: {method}." if method else f"no interval: {without}.")
+
+
+def small(text: str | Markup) -> Markup:
+    """A remark under a table."""
+    return Markup('<p class="small">{}</p>\n').format(text)
+
+
 def folded(summary: str, content: Markup) -> Markup:
     """Closed until the reader opens it."""
     return Markup("<details><summary>{}</summary>\n{}</details>\n").format(summary, content)

@@ -111,6 +111,33 @@ def dots(
         return inline(figure, name, f"{label}: {told}")
 
 
+def forest(name: str, estimates: Sequence[Estimate], *, reference: float, label: str) -> Markup:
+    """Shares in percent, one a row as in a meta-analysis: square (its area grows with n) and interval, value, interval and n in
+    words at the right."""
+    most = max(e.n for e in estimates)
+    with drawing(_WIDTH, 0.72 + 0.36 * len(estimates)) as (figure, (axes,)):
+        for row, e in enumerate(estimates):
+            if e.low is not None and e.high is not None:
+                axes.plot([e.low * 100, e.high * 100], [row, row], color=GOOD, linewidth=1.4, solid_capstyle="butt")
+            size = 3 + 5 * (e.n / most) ** 0.5
+            axes.plot([e.value * 100], [row], color=GOOD, marker="s", markersize=size, markeredgewidth=0)
+        axes.axvline(reference * 100, color=MUTED, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
+        axes.set_yticks(range(len(estimates)), [_short(e.label) for e in estimates])
+        axes.tick_params(axis="y", labelsize=8, labelcolor=INK)
+        axes.set(ylim=(len(estimates) - 0.5, -0.5), xlabel=label)
+        axes.spines["left"].set_visible(False)
+        axes.grid(axis="x")
+        axes.set_axisbelow(True)
+        beside = axes.twinx()
+        beside.set_ylim(axes.get_ylim())
+        said = [f"{e.value * 100:.1f} ({_interval(e, 100)})\nn = {e.n:,}" for e in estimates]
+        beside.set_yticks(range(len(estimates)), said)
+        beside.tick_params(axis="y", labelsize=8, labelcolor=INK, length=0)
+        beside.spines["left"].set_visible(False)
+        told = "; ".join(f"{e.label} {e.value * 100:.1f} ({_interval(e, 100)}, n = {e.n})" for e in estimates)
+        return inline(figure, name, f"Forest plot, {label}: {told}")
+
+
 def scatter(name: str, x: Sequence[float], y: Sequence[float], *, x_label: str, y_label: str) -> Markup:
     """Points around two zero lines; those with y below zero (ranked wrongly) in the second colour."""
     with drawing(_WIDTH, _HEIGHT) as (figure, (axes,)):

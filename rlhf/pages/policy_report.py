@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup
 
 from rlhf.pages import plots
-from rlhf.pages.page import Section, headline, page, plot_grid, table
+from rlhf.pages.page import Section, basis, headline, page, plot_grid, small, table
 from rlhf.pages.run_report import FILE, finite, series, write_page
 from rlhf.pages.run_report import facts_of as listed
 
@@ -69,10 +69,10 @@ def render_policy(*, title: str, report: Mapping[str, Any], simulated: bool = Fa
         )
     if watch:
         note = f"{watch[0]['replies']:.0f} replies to the same prompts with the same chance each time. Step 0 is where it began."
-        sections.append(Section("Over the steps", plot_grid(_watched(watch)), note))
+        sections.append(Section("Over the steps", plot_grid(watched(watch)), note))
         sections.append(Section("Figures", _table(watch)))
     if steps:
-        sections.append(Section("The training", plot_grid(_steps(steps))))
+        sections.append(Section("The training", plot_grid(stepped(steps))))
     sections.append(Section("The run", listed(report["facts"])))
     return page(title, sections, kicker="Training report", lead=_lead(watch), simulated=_SIMULATED if simulated else "")
 
@@ -88,20 +88,26 @@ def _lead(watch: Sequence[Mapping[str, Any]]) -> Markup:
     )
 
 
-def _watched(watch: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Markup, str]]:
-    for key, (title, axis, note) in _WATCHED.items():
+def watched(
+    watch: Sequence[Mapping[str, Any]], *, only: Collection[str] = tuple(_WATCHED), slug: str = "watch"
+) -> Iterator[tuple[str, Markup, str]]:
+    """A plot of each figure of the watch. only: some of them. slug: prefix of the plots' names."""
+    for key, (title, axis, note) in ((key, _WATCHED[key]) for key in _WATCHED if key in only):
         x, y = series(watch, key)
         if x:
             lines = [plots.Line(title.lower(), x, y)]
             yield (
                 title,
-                plots.curves(f"watch-{key.replace('_', '-')}", lines, x_label="step", y_label=axis, reference=y[0]),
-                note,
+                plots.curves(f"{slug}-{key.replace('_', '-')}", lines, x_label="step", y_label=axis, reference=y[0]),
+                f"{note} {_basis(watch)}",
             )
 
 
-def _steps(steps: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Markup, str]]:
-    for key, (title, axis) in _STEPS.items():
+def stepped(
+    steps: Sequence[Mapping[str, Any]], *, only: Collection[str] = tuple(_STEPS), slug: str = "step"
+) -> Iterator[tuple[str, Markup, str]]:
+    """A plot of each figure of the training's own steps."""
+    for key, (title, axis) in ((key, _STEPS[key]) for key in _STEPS if key in only):
         x, y = series(steps, key)
         window = max(1, len(y) // 15)
         if x and window > 1 and key != "learning_rate":
@@ -109,7 +115,15 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Markup, st
         else:
             lines = [plots.Line(title.lower(), x, y)]
         if x:
-            yield title, plots.curves(f"step-{key.replace('_', '-')}", lines, x_label="step", y_label=axis), ""
+            drawn = plots.curves(f"{slug}-{key.replace('_', '-')}", lines, x_label="step", y_label=axis)
+            yield title, drawn, basis(len(y), "logged steps", without="means over one run")
+
+
+def _basis(watch: Sequence[Mapping[str, Any]]) -> str:
+    """Each point is a mean over the replies of its measurement, which are of the same prompts and the same chance."""
+    return basis(
+        int(watch[-1].get("replies", 0)), "replies a point", without="single replies are not kept with the curve"
+    )
 
 
 def _table(watch: Sequence[Mapping[str, Any]]) -> Markup:
@@ -118,5 +132,10 @@ def _table(watch: Sequence[Mapping[str, Any]]) -> Markup:
     for key, (title, axis, _) in _WATCHED.items():
         _, y = series(watch, key)
         if y:
-            rows.append((title, axis, f"{y[0]:.3f}", f"{y[-1]:.3f}"))
-    return table(("figure", "unit", "step 0", f"step {watch[-1]['step']:,}"), rows, numeric=(2, 3))
+            n = f"{watch[-1].get('replies', 0):,.0f}"
+            rows.append((title, axis, f"{y[0]:.3f}", f"{y[-1]:.3f}", n))
+    head = ("figure", "unit", "step 0", f"step {watch[-1]['step']:,}", "replies")
+    remark = (
+        "Method: means over the replies, without intervals; rlhf compare and rlhf evaluate give figures with intervals."
+    )
+    return table(head, rows, numeric=(2, 3, 4), wide=True) + small(remark)

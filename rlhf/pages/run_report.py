@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -11,7 +11,7 @@ from typing import Any, TypeGuard
 from markupsafe import Markup
 
 from rlhf.pages import plots
-from rlhf.pages.page import Section, facts, headline, page, plot_grid, table
+from rlhf.pages.page import Section, basis, facts, headline, page, plot_grid, small, table
 
 FILE = "report.html"
 
@@ -88,7 +88,7 @@ def render_run(
 ) -> str:
     """The page itself; see `write_run_report`."""
     sections = []
-    grid = list(_curves(metrics))
+    grid = list(learning_curves(metrics))
     if grid:
         sections.append(
             Section(
@@ -132,8 +132,11 @@ def _lead(figures: Mapping[str, Any] | None, metrics: Sequence[Mapping[str, Any]
     return Markup()
 
 
-def _curves(metrics: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Markup, str]]:
-    for curve in _CURVES:
+def learning_curves(
+    metrics: Sequence[Mapping[str, Any]], *, only: Collection[str] = (), slug: str = "curve"
+) -> Iterator[tuple[str, Markup, str]]:
+    """A plot of each figure that has two steps or more. only: some of them. slug: prefix of the plots' names."""
+    for curve in (one for one in _CURVES if not only or one.key in only):
         steps, values = series(metrics, curve.key)
         lines = []
         window = max(1, len(values) // _SMOOTH_SHARE)
@@ -146,14 +149,28 @@ def _curves(metrics: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, Markup,
         if held_values:
             lines.append(plots.Line("held out", held_steps, held_values, second=True))
         if lines and len({*steps, *held_steps}) > 1:
-            name = "curve-" + curve.key.replace("_", "-")
+            name = f"{slug}-{curve.key.replace('_', '-')}"
             drawn = plots.curves(name, lines, x_label="step", y_label=curve.axis, reference=curve.reference)
-            yield curve.title, drawn, curve.note
+            note = (
+                f"{curve.note} {basis(len(values) or len(held_values), 'logged steps', without='means over one run')}"
+            )
+            yield curve.title, drawn, note
 
 
 def series(metrics: Sequence[Mapping[str, Any]], key: str) -> tuple[list[float], list[float]]:
     rows = [(row["step"], row[key]) for row in metrics if finite(row.get("step")) and finite(row.get(key))]
     return [float(step) for step, _ in rows], [float(value) for _, value in rows]
+
+
+# What a training measures, by the beginning of a figure's name, the longest first: which count is its n, and how it was made.
+_MADE = {
+    "left_out_": ("n_train", "each opening turn left out of the fit once; no interval"),
+    "training_": ("n_train", "on the pairs that it was trained on; no interval"),
+    "set_aside_": ("n_set_aside", "on pairs that were set aside, cross-fitted; the calibration report has intervals"),
+    "baseline_": ("n_test", "the instant head on the same pairs; no interval"),
+    "accuracy": ("n_test", "share of decided held-out pairs; interval: cluster bootstrap over opening turns"),
+    "log_loss": ("n_test", "mean over the same pairs; an evaluation report gives its interval"),
+}
 
 
 def _figures(figures: Mapping[str, Any]) -> Markup:
@@ -162,8 +179,14 @@ def _figures(figures: Mapping[str, Any]) -> Markup:
         if finite(value) and not key.endswith(("_low", "_high")) and key != "seed":
             low, high = figures.get(f"{key}_low"), figures.get(f"{key}_high")
             interval = f"{low:.3f} to {high:.3f}" if finite(low) and finite(high) else ""
-            rows.append((key.replace("_", " "), f"{value:,}" if isinstance(value, int) else f"{value:.3f}", interval))
-    return table(("figure", "value", "95 % interval"), rows, numeric=(1, 2))
+            count, method = next((made for start, made in _MADE.items() if key.startswith(start)), ("", ""))
+            n = next((figures[name] for name in (count, "n_decided", "n") if count and finite(figures.get(name))), None)
+            shown = f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
+            rows.append((key.replace("_", " "), shown, interval, "" if n is None else f"{n:,}", method))
+    head = ("figure", "value", "95 % interval", "pairs", "method")
+    return table(head, rows, numeric=(1, 2, 3), wide=True) + small(
+        "Without a method: a count, or what the training took."
+    )
 
 
 def facts_of(values: Mapping[str, Any]) -> Markup:

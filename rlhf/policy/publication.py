@@ -20,6 +20,7 @@ from rlhf.pages.policy_report import write_policy_report
 from rlhf.policy.material import Material, Say
 from rlhf.policy.watch import Watch
 from rlhf.records import VersionRef
+from rlhf.registry import curves
 from rlhf.reward.probes import FLOAT32, continuations, probe_digest
 from rlhf.store import Workspace, runs
 from rlhf.training import Run
@@ -35,6 +36,7 @@ def publish(
     metrics = _metrics(meter, watch)
     with workspace.artifacts.staging() as staged:
         model.save_pretrained(staged, selected_adapters=[TRAINED], safe_serialization=True)
+        curves.write(staged, meter.rows())
         evidence = _evidence(material, model, staged)
         say(
             f"reloaded on a fresh base: log-probabilities of the probes differ by at most {evidence.largest_difference:.1e}"

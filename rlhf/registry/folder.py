@@ -26,6 +26,7 @@ CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 MANIFEST_FILE = "manifest.json"
 README_FILE = "README.md"
+CURVES_FILE = "curves.json"
 
 VersionKind = Literal["lora", "head", "ensemble"]
 # Configuration and weights of each kind; None = it has no weights of its own.

@@ -20,7 +20,7 @@ from sqlalchemy import func, select
 from rlhf.errors import BadInput, NotFound
 from rlhf.ids import canonical_json, digest_of, now_text
 from rlhf.records import Role, VersionRef
-from rlhf.registry import checks, ensembles
+from rlhf.registry import checks, curves, ensembles
 from rlhf.registry import folder as folders
 from rlhf.registry.folder import AdapterFolder, VersionKind
 from rlhf.registry.locks import hold
@@ -218,6 +218,8 @@ def _copy(adapter: AdapterFolder, folder: Path) -> None:
     for name in (folders.README_FILE, *folders.TOKENIZER_FILES):
         if (adapter.path / name).is_file():
             shutil.copyfile(adapter.path / name, folder / name)
+    if curves.is_ours(adapter.path / folders.CURVES_FILE):
+        shutil.copyfile(adapter.path / folders.CURVES_FILE, folder / folders.CURVES_FILE)
     config = folders.stored_config(adapter.config) if adapter.kind == "lora" else adapter.config
     _write_json(folder / folders.FILES[adapter.kind][0], config)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple
 from pathlib import Path
 from typing import Any
@@ -121,3 +121,19 @@ def kept_scores(
     if not missing and on_progress:
         on_progress(done, len(pairs))
     return [score for score in out if score is not None]
+
+
+def all_kept(workspace: Workspace, version: VersionRef, pairs: Sequence[Pair]) -> Iterator[list[PairScore]]:
+    """What was kept of all these pairs, in the order given, once for each kind of device and type that has them whole; nothing is
+    computed."""
+    for file in sorted((workspace.root / FOLDER).glob(f"{version.digest[:24]}-*.jsonl")):
+        device, _, dtype = file.stem[25:].partition("-")
+        kept = KeptScores(workspace, version, device, dtype)
+        out: list[PairScore | None] = [None] * len(pairs)
+        for chunk in chunks_of(pairs):
+            known = kept.get([pairs[i] for i in chunk])
+            for i, score in zip(chunk, known or (), strict=bool(known)):
+                out[i] = score
+        whole = [score for score in out if score is not None]
+        if len(whole) == len(pairs):
+            yield whole

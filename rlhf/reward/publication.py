@@ -20,6 +20,7 @@ from rlhf.errors import BadInput, RlhfError
 from rlhf.measures import intervals, ranking
 from rlhf.pages import write_run_report
 from rlhf.records import VersionRef
+from rlhf.registry import curves
 from rlhf.registry.folder import VersionKind
 from rlhf.reward import head, probes
 from rlhf.reward.material import Material, Say
@@ -49,6 +50,7 @@ def publish(
     """
     with workspace.artifacts.staging() as staged:
         model.save_pretrained(staged, state_dict=dict(state) if state is not None else None, safe_serialization=True)
+        curves.write(staged, meter.rows())
         metrics = {**_speed(meter, material), **held_out(material, rewards.load(staged, material.base, material.place))}
         metrics |= baseline(workspace, material, say)
         evidence = _evidence(material, model, staged, is_sharded=state is not None)
