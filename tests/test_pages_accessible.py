@@ -27,6 +27,7 @@ _CUT = """[...document.querySelectorAll('.scroll, figure, .facts')]
     .filter((e) => e.scrollWidth > e.clientWidth + 1).map((e) => e.innerText)"""
 _TALLEST = """Math.max(0, ...[...document.querySelectorAll('figure, tr, .headline, .sign')]
     .map((e) => e.getBoundingClientRect().height))"""
+compared = reports.compared
 
 
 @pytest.fixture(scope="module")
