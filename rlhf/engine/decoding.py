@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -35,6 +35,14 @@ class Row:
     slot: Slot
     room: int
     index: int = -1
+
+
+class Read(Protocol):
+    """The first n tokens of a row's prompt, read into keys of its own."""
+
+    row: Row
+    keys: RowKeys
+    n: int
 
 
 class ContinuousBatch:
@@ -67,12 +75,12 @@ class ContinuousBatch:
         rows = [*self.rows, *more]
         return len(rows) * max((row.room for row in rows), default=0)
 
-    def join(self, groups: Sequence[Sequence[Row]]) -> Tensor:
+    def join(self, groups: Sequence[Sequence[Row]], reading: Read | None = None) -> Tensor:
         """Take rows in; those of a group have the same tokens and version. Gives the logits (R, vocabulary) float32 of their next
-        tokens, row by row in the order given. Where it raises, none of them is in."""
+        tokens, row by row in the order given. reading: what was read of one group's first row. Where it raises, none is in."""
         before = len(self.rows)
         try:
-            return self._joined(groups)
+            return self._joined(groups, reading)
         except BaseException:
             for row in self.rows[before:]:
                 row.index = -1
@@ -82,7 +90,7 @@ class ContinuousBatch:
             self._choice = None
             self.bank.choice = Nothing()
 
-    def _joined(self, groups: Sequence[Sequence[Row]]) -> Tensor:
+    def _joined(self, groups: Sequence[Sequence[Row]], reading: Read | None) -> Tensor:
         new = [row for group in groups for row in group]
         longest = max(len(row.tokens) for row in new)
         self.keys.hold(len(self.rows) + len(new), longest + 1)
@@ -92,6 +100,10 @@ class ContinuousBatch:
         logits: dict[int, Tensor] = {}
         packed: list[Row] = []
         for leader in (group[0] for group in groups):
+            if reading is not None and reading.row is leader:
+                self.keys.put(leader.index, 0, *reading.keys.of(0, reading.n))
+                logits[leader.index] = self._alone(leader, reading.n)
+                continue
             found = self.prefixes.find(leader.digest, leader.tokens)
             if found is None and _attention(self.model) == NAME and len(leader.tokens) <= _PACKED_TOKENS:
                 if sum(len(row.tokens) for row in packed) + len(leader.tokens) > _PACKED_TOKENS:
@@ -116,16 +128,26 @@ class ContinuousBatch:
         return torch.stack([logits[group[0].index] for group in groups for _ in group])
 
     def _alone(self, row: Row, start: int) -> Tensor:
-        """One row's tokens from `start` on, in stretches: logits (vocabulary,) of its next token."""
-        for first in range(start, len(row.tokens), _PACKED_TOKENS):
-            ids = row.tokens[first : first + _PACKED_TOKENS]
+        """One row's tokens from `start` on: logits (vocabulary,) of its next token."""
+        return self.read(self.keys, row.index, row, start, len(row.tokens))
+
+    def read(self, keys: RowKeys, index: int, row: Row, start: int, stop: int) -> Tensor:
+        """A row's tokens [start, stop) in stretches, keys and values to `index` of `keys`: logits (vocabulary,) after them."""
+        try:
+            return self._read(keys, index, row, start, stop)
+        finally:
+            self.bank.choice = Nothing()
+
+    def _read(self, keys: RowKeys, index: int, row: Row, start: int, stop: int) -> Tensor:
+        for first in range(start, stop, _PACKED_TOKENS):
+            ids = row.tokens[first : min(first + _PACKED_TOKENS, stop)]
             self.bank.choice = Stretches([(0, len(ids), row.slot)])
             mask = torch.ones(len(ids), first + len(ids), dtype=torch.bool, device=self.device).tril(first)
             out = self.model(
                 input_ids=torch.tensor([ids], device=self.device),
                 position_ids=torch.arange(first, first + len(ids), device=self.device)[None],
                 attention_mask=self._mask(mask[None, None]),
-                past_key_values=OneRow(self.keys, row.index, first),
+                past_key_values=OneRow(keys, index, first),
                 use_cache=True,
                 logits_to_keep=1,
             )

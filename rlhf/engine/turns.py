@@ -1,8 +1,9 @@
-"""The live engine's thread: waiting replies come in, each turn computes one token of every row, and one batch of a job.
+"""The live engine's thread: each turn reads a piece of a long prompt, takes in who waits, computes one token of every row, and one
+batch of a job.
 
-In each turn the thread lets go of rows that nobody wants any more, takes waiting replies in, computes one token of every row, and
-one batch of a job: scores, or log-probabilities of given replies. What is asked while it computes waits for the next turn. A
-failure reaches whoever waited for what failed, and the thread goes on with the others.
+Before that it lets go of rows that nobody wants any more. A job's batch is scores, or log-probabilities of given replies. What is
+asked while it computes waits for the next turn. A failure reaches whoever waited for what failed, and the thread goes on with the
+others.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from rlhf.engine.decoding import ContinuousBatch
 from rlhf.engine.score_jobs import Job
 from rlhf.engine.speaking import Speaking
+from rlhf.engine.waiting import JOIN_TOKENS, PIECE, Reading, Waiting
 from rlhf.engine.wanted import EngineFailed, Load
 
 T = TypeVar("T")
@@ -26,7 +28,6 @@ _RATE_OVER_S = 5.0
 # Seconds that another thread may keep the interpreter from the engine's. A step lets go of it at each of its thousand sums; with
 # Python's own 5 ms a server that is busy in Python leaves a third of the tokens, with this two thirds.
 _SWITCH_S = 1e-4
-_JOIN_TOKENS = 512  # prompt tokens that are taken in between two tokens of the rows under way, at least one prompt
 
 
 class Turns:
@@ -45,8 +46,7 @@ class Turns:
         self._batch, self._release = batch, release
         self._max_rows, self._kv_tokens, self._ends = rows, kv_tokens, ends
         self._work = Condition()
-        self._waiting: deque[Speaking] = deque()
-        self._low: deque[Speaking] = deque()
+        self._waiting = Waiting(batch, rows=rows, kv_tokens=kv_tokens)
         self._jobs: deque[Job[Any]] = deque()
         self._low_jobs: deque[Job[Any]] = deque()
         self._speaking: list[Speaking] = []  # the batch's rows, in its order
@@ -63,7 +63,7 @@ class Turns:
         with self._work:
             self._require_open()
             for one in some:
-                (self._low if one.wanted.low else self._waiting).append(one)
+                self._waiting.add(one)
             self._work.notify_all()
 
     def done(self, job: Job[T], *, low: bool = False) -> list[T]:
@@ -87,7 +87,7 @@ class Turns:
             return Load(
                 rows=len(self._speaking),
                 max_rows=self._max_rows,
-                waiting=len(self._waiting) + len(self._low),
+                waiting=len(self._waiting),
                 tokens_per_s=rate,
                 kv_tokens=self._batch.n_reserved,
                 max_kv_tokens=self._kv_tokens,
@@ -134,9 +134,7 @@ class Turns:
     def _take_turns(self) -> None:
         while True:
             with self._work:
-                while not (
-                    self._closing or self._speaking or self._waiting or self._low or self._jobs or self._low_jobs
-                ):
+                while not (self._closing or self._speaking or self._waiting or self._jobs or self._low_jobs):
                     self._work.wait()
                 if self._closing:
                     return
@@ -147,6 +145,7 @@ class Turns:
 
     def _turn(self) -> None:
         self._let_go()
+        self._read_on()
         self._take_in()
         self._next_tokens()
         self._next_of_a_job()
@@ -156,28 +155,42 @@ class Turns:
             self._leave(one)
             one.stream.put(one.end("cancelled"))
         with self._work:
-            gone = [one for one in (*self._waiting, *self._low) if one.stream.is_cancelled]
+            gone = [one for one in self._waiting if one.stream.is_cancelled]
             for one in gone:
-                (self._low if one.wanted.low else self._waiting).remove(one)
+                self._waiting.remove(one)
         for one in gone:
             self._release(one)
             one.stream.put(one.end("cancelled"))
 
+    def _piece(self) -> int:
+        """Tokens of a long prompt that may be read in this turn: few while anybody else waits for anything."""
+        return PIECE if self._speaking or self._jobs or len(self._waiting) > 1 else JOIN_TOKENS
+
+    def _read_on(self) -> None:
+        """A piece of the long prompt that is being read."""
+        try:
+            self._waiting.read_on(self._piece())
+        except Exception as error:
+            with self._work:
+                reader = self._waiting.reader
+                assert reader is not None, "nobody's prompt was read"
+                self._waiting.remove(reader)
+            self._fail([reader], error)
+
     def _take_in(self) -> None:
         """Give rows to those who wait, in their order; shadow work only while nobody else waits."""
-        groups = self._next_groups()
-        if not groups:
-            return
-        if self._join(groups, lonely=len(groups) == 1):
+        with self._work:
+            groups, reading = self._waiting.next_groups(len(self._speaking), self._piece())
+        if not groups or self._join(groups, reading, lonely=len(groups) == 1):
             return
         for group in groups:  # one of them is at fault; the others shall not suffer for it
-            self._join([group], lonely=True)
+            self._join([group], reading, lonely=True)
 
-    def _join(self, groups: Sequence[Sequence[Speaking]], *, lonely: bool) -> bool:
+    def _join(self, groups: Sequence[Sequence[Speaking]], reading: Reading | None, *, lonely: bool) -> bool:
         """Take groups in. Where they can't be computed, nothing has happened (False); a lonely one has failed."""
         new = [one for group in groups for one in group]
         try:
-            logits = self._batch.join([[one.row for one in group] for group in groups])
+            logits = self._batch.join([[one.row for one in group] for group in groups], reading)
         except Exception as error:
             if lonely:
                 self._fail(new, error)
@@ -185,25 +198,6 @@ class Turns:
         self._speaking.extend(new)
         self._say(new, logits)
         return True
-
-    def _next_groups(self) -> list[list[Speaking]]:
-        groups: dict[tuple[Any, ...], list[Speaking]] = {}
-        n_tokens = 0
-        with self._work:
-            while (queue := self._waiting or self._low) and sum(map(len, groups.values())) + len(
-                self._speaking
-            ) < self._max_rows:
-                one = queue[0]
-                key = (one.row.digest, one.wanted.prompt)
-                new = [other.row for group in groups.values() for other in group]
-                costs = 0 if key in groups else len(one.wanted.prompt)
-                if self._batch.reserved_with([*new, one.row]) > self._kv_tokens or (
-                    groups and n_tokens + costs > _JOIN_TOKENS
-                ):
-                    break
-                groups.setdefault(key, []).append(queue.popleft())
-                n_tokens += costs
-        return list(groups.values())
 
     def _next_tokens(self) -> None:
         if not self._speaking:
@@ -256,7 +250,7 @@ class Turns:
 
     def _next_of_a_job(self) -> None:
         with self._work:
-            queue = self._jobs or (self._low_jobs if not self._waiting else None)
+            queue = self._jobs or (None if self._waiting.has_shown else self._low_jobs)
             job = queue[0] if queue else None
         if job is None or queue is None:
             return
@@ -274,10 +268,9 @@ class Turns:
 
     def _end_all(self, error: EngineFailed) -> None:
         with self._work:
-            some = [*self._speaking, *self._waiting, *self._low]
+            some = [*self._speaking, *self._waiting]
             jobs = [*self._jobs, *self._low_jobs]
             self._waiting.clear()
-            self._low.clear()
             self._jobs.clear()
             self._low_jobs.clear()
         self._speaking.clear()
