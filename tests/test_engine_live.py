@@ -241,10 +241,10 @@ def test_a_prompt_that_cannot_be_computed_fails_alone(engine: LiveEngine, monkey
     expected = said(engine.reply([good])[0])
     join = engine.batch.join
 
-    def failing(groups: list[list[Any]]) -> torch.Tensor:
+    def failing(groups: list[list[Any]], reading: Any) -> torch.Tensor:
         if any(row.digest == digest(1) for group in groups for row in group):
             raise MemoryError("no room")
-        return join(groups)
+        return join(groups, reading)
 
     monkeypatch.setattr(engine.batch, "join", failing)
     one, lost, other = engine.reply([good, bad, replace(good, prompt=(*ASKED, 9))])
