@@ -16,10 +16,14 @@ _RULE = (
     "The four-fifths rule (a rate of one group under 80 % of another's) is a prompt to look, not a verdict: it knows neither how "
     "many pairs there are nor why the groups differ."
 )
-_HEAD = (
-    "group", "pairs", "accuracy, %", "against all others, points", "p, Holm", "log-loss", "Brier score", "score difference",
-    "overconfidence, points", "prefers the longer, %",
-)  # fmt: skip
+_HEAD = ("group", "pairs", "accuracy, %", "against all others, points", "p, Holm")
+_MORE = (
+    ("log_loss", "log-loss", "3"),
+    ("brier", "Brier score", "3"),
+    ("margin", "score difference, nats", "+2"),
+    ("overconfidence", "overconfidence, points", "+%"),
+    ("prefers_longer", "prefers the longer, %", "%"),
+)
 
 
 def fairness(f: Mapping[str, Any], of: str, slug: str) -> Iterator[Section]:
@@ -63,55 +67,40 @@ def _dots(name: str, one: Mapping[str, Any], slug: str) -> tuple[str, Markup, st
 
 
 def _by_group(name: str, one: Mapping[str, Any]) -> Markup:
-    rows = []
+    """Two tables: all figures beside each other are wider than the page."""
+    rows, more = [], []
     for group, m in one["groups"].items():
         others = m.get("against_others")
         people = f", {m['people']:,} people" if m["people"] else ""
-        rows.append(
-            (
-                f"{group}{people}",
-                f"{m['n']:,}",
-                value_of(m["accuracy"], "%"),
-                value_of(others, "+%") if others else "–",
-                _p(others),
-                value_of(m["log_loss"], "3"),
-                value_of(m["brier"], "3"),
-                value_of(m["margin"], "+2"),
-                value_of(m["overconfidence"], "+%"),
-                value_of(m["prefers_longer"], "%"),
-            )
-        )
+        against = value_of(others, "+%") if others else "–"
+        rows.append((f"{group}{people}", f"{m['n']:,}", value_of(m["accuracy"], "%"), against, _p(others)))
+        more.append((group, *(value_of(m[figure], form) for figure, _, form in _MORE)))
     title = Markup("<h3>By {}</h3>\n").format(name)
-    return title + table(_HEAD, rows, numeric=range(1, len(_HEAD)), wide=True)
+    head = ("group", *(label for _, label, _ in _MORE))
+    first = table(_HEAD, rows, numeric=range(1, len(_HEAD)), wide=True)
+    return title + first + table(head, more, numeric=range(1, len(head)), wide=True)
 
 
 def _apart(f: Mapping[str, Any]) -> Markup:
     """Largest difference and smallest ratio of every attribute."""
-    rows = []
+    rows, more = [], []
     for name, one in f["attributes"].items():
         if not one["differences"]:
             continue
         accuracy, ratio = one["differences"]["accuracy"], one["ratios"].get("accuracy")
         look = "look: under four fifths" if one["below_four_fifths"] else "four fifths or more"
-        rows.append(
-            (
-                name,
-                " and ".join(accuracy["of"]),
-                value_of(accuracy, "%"),
-                f"{value_of(ratio, '2')}, {look}" if ratio else "–",
-                value_of(one["differences"]["log_loss"], "3"),
-                value_of(one["differences"]["margin"], "2"),
-                value_of(one["differences"]["overconfidence"], "%"),
-            )
+        widest = " and ".join(accuracy["of"])
+        rows.append((name, widest, value_of(accuracy, "%"), value_of(ratio, "2") if ratio else "–", look))
+        more.append(
+            (name, *(value_of(one["differences"][figure], form.removeprefix("+")) for figure, _, form in _MORE))
         )
     if not rows:
         return Markup("")
-    head = (
-        "attribute", "furthest apart", "accuracy, points", "smallest ratio of accuracy", "log-loss", "score difference",
-        "overconfidence, points",
-    )  # fmt: skip
+    head = ("attribute", "furthest apart", "accuracy, points", "smallest ratio", "rule of thumb")
+    others = ("attribute", *(label for _, label, _ in _MORE))
     note = Markup('<p class="small">{}</p>\n').format(_RULE)
-    return Markup("<h3>How far apart</h3>\n") + table(head, rows, numeric=(2, 3, 4, 5, 6), wide=True) + note
+    first = table(head, rows, numeric=(2, 3), wide=True) + note
+    return Markup("<h3>How far apart</h3>\n") + first + table(others, more, numeric=range(1, len(others)), wide=True)
 
 
 def _swaps_said(f: Mapping[str, Any]) -> Iterator[str]:
