@@ -122,6 +122,8 @@ def test_a_user_is_heard_so_often_a_day_and_another_one_still(to_serve: Workspac
         {"thumb": "up", "metric": {"name": "x", "value": 1}},
         {"metric": {"name": "X y", "value": 1}},
         {"metric": {"name": "x", "value": "many"}},
+        {"metric": {"name": "reward", "value": -1e300}},
+        {"metric": {"name": "latency", "value": 0.1}},
         {"comment": "  "},
         {"comment": "a\x00b"},
         {"reward": 5},

@@ -122,7 +122,7 @@ class RolloutSettings(Settings):
     guards: tuple[Guard, ...] = Field(default=GUARDS, description="each: metric, role, harm, tolerance")
     judge: Judge | None = Field(
         default=None,
-        description="version and share: gives replies their reward; null = only what best_of or outcomes tell",
+        description="version and share: its points alone are replies' reward; null = what best_of or else outcomes tell",
     )
     alpha: float = Field(
         default=0.05,
@@ -209,6 +209,13 @@ class RolloutSettings(Settings):
     @property
     def rule(self) -> Rule | None:
         return None if self.audience is None else read_rule(self.audience)
+
+    def shadowed(self, arm: str) -> float | None:
+        """Percent of units for whom this arm is computed and never shown; None for what is no shadow."""
+        if self.kind != "shadow" or arm == CONTROL:
+            return None
+        share = self.arms[arm].share
+        return 100.0 if share is None else share
 
     def weights_at(self, stage: int) -> dict[str, int]:
         """Basis points by arm, the control's too, at a canary's stage (others have one)."""

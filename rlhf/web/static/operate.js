@@ -122,7 +122,7 @@
       ["Errors", orNone(l.error_rate, percent)],
       ["Latency, mean", orNone(l.latency_s, seconds)],
       ["Thumbs up", l.n_thumbs ? `${percent(l.satisfaction)} of ${l.n_thumbs}` : "none told"],
-      ["Reward, mean", orNone(l.reward, points)],
+      ["Reward, mean", l.n_rewards ? `${points(l.reward)} of ${l.n_rewards}` : "none told"],
     ] : [];
     s.figures.hidden = l === null;
     replace(s.figures, told.map(([head, value]) => el("div", "", el("dt", "", head), el("dd", "", value))));
@@ -200,7 +200,8 @@
     const cells = [arm.shadowed === null ? cell("Share", share(arm.share)) : cell("Share", "never shown", `computed for ${share(arm.shadowed)}`), cell("Requests", String(figures.n), counted(figures.units, "user", "users") + (figures.toggled ? `, ${figures.toggled} by a toggle` : ""))];
     for (const [field, head, written, has_n] of COLUMNS) {
       const f = figures[field];
-      cells.push(f ? cell(head, written(f.value), `${range(written(f.low), written(f.high))}${has_n ? `, of ${f.n}` : ""}`) : cell(head, "none told"));
+      const ends = f && f.low !== null ? range(written(f.low), written(f.high)) : "–"; // of so few there is no interval
+      cells.push(f ? cell(head, written(f.value), `${ends}${has_n || ends === "–" ? `, of ${f.n}` : ""}`) : cell(head, "none told"));
     }
     return role(el("tr", "", name, ...cells), "row");
   }
