@@ -85,6 +85,28 @@ def test_so_few_that_no_interval_can_be_formed_have_none(four: Workspace, rlhf: 
     assert "0.3 –" in rlhf("rollout", "status", ALIAS).out
 
 
+@pytest.mark.parametrize("back", [False, True], ids=["set", "rollback"])
+def test_a_move_of_the_alias_says_that_it_ends_the_rollout(rlhf: CommandLine, back: bool) -> None:
+    assert rlhf.json("alias", "set", ALIAS, "hh@4", "--why", "newer")["ended_rollout"] is None
+    begun = rlhf.json("rollout", "start", ALIAS, "hh@2", "--why", "try it")
+    words = ("rollback", ALIAS) if back else ("set", ALIAS, "hh@3")
+    said = rlhf("alias", *words, "--why", "in a hurry").out
+    assert f"its canary {begun['rollout'][:10]} ended with that" in said
+    told = rlhf.json("rollout", "status", ALIAS)
+    assert (told["status"], told["who"]) == ("rolled_back" if back else "superseded", told["entries"][-1]["who"])
+    assert [(one["seq"], one["kind"]) for one in told["entries"]] == [(1, "start"), (None, f"alias {words[0]}")]
+    assert told["entries"][-1]["why"] == "in a hurry" and told["entries"][-1]["status"] == told["status"]
+    assert f"alias {words[0]}" in rlhf("rollout", "status", ALIAS).out
+    assert rlhf.json("alias", "set", ALIAS, "hh@2", "--why", "once more")["ended_rollout"] is None
+
+
+def test_a_rollout_that_ended_itself_is_not_ended_again(rlhf: CommandLine) -> None:
+    rlhf.json("rollout", "start", ALIAS, "hh@2", "--why", "try it")
+    rlhf.json("rollout", "rollback", ALIAS, "--why", "bad")
+    assert rlhf.json("alias", "set", ALIAS, "hh@3", "--why", "newer")["ended_rollout"] is None
+    assert [one["kind"] for one in rlhf.json("rollout", "status", ALIAS)["entries"]] == ["start", "roll_back"]
+
+
 def test_a_file_says_what_words_cannot(rlhf: CommandLine, tmp_path: Path) -> None:
     file = tmp_path / "rollout.yaml"
     file.write_text(

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from sqlalchemy import update
 
 from rlhf.serving import Outcome, Recorder, Router, capture, dashboards, guardrails, lately, monitor, points
-from rlhf.serving.capture import FeedbackAsked, Metric
+from rlhf.serving.capture import Metric
 from rlhf.serving.log import Rollout
 from rlhf.store import Workspace
 from rlhf.store.tables import rollouts
@@ -46,8 +46,7 @@ def test_guards_pages_and_sums_read_one_reward(workspace: Workspace, tmp_path: P
     rows = served.serve(workspace, router, 200, lambda arm, chance: {"reward": chance.choice([None, 1.0])})
     for row in rows:
         if row.arm == "b":
-            said = FeedbackAsked(request_id=row.request_id, metric=Metric(name="reward", value=-1000.0))
-            capture.keep(workspace, said, 10**6)
+            recorder.record_outcome(Outcome(row.request_id, "metric", "reward", -1000.0))
     recorder.record_outcome(Outcome(rows[0].request_id, "metric", "reward", 1e300)).durable(20)  # from before the bound
     recorder.close()
     router.close()

@@ -54,7 +54,10 @@ def start(
         float | None, typer.Option("--judge-share", metavar="PERCENT", help="Of replies that it judges; left out: 10.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="YAML: arms, ramp, audience, toggles, guards, …")
+        Path | None,
+        typer.Option(
+            "--config", metavar="FILE", help="YAML: arms, ramp, audience, toggles (metadata.cohort: arm), guards, …"
+        ),
     ] = None,
     pending: Annotated[bool, typer.Option("--pending", help="Serve nobody before the first advance.")] = False,
 ) -> None:
@@ -120,7 +123,7 @@ def status(
     if unit is not None:
         told["assignment"] = _assignment(workspace, rollout.alias, unit, context or [])
         lines.append("{unit} has {version}: {because}".format(unit=unit, **told["assignment"]))
-    lines += [f"{e['seq']:>4}  {e['at'][:19]}  {e['kind']:<9} {e['who']}: {e['why']}" for e in entries]
+    lines += [f"{e['seq'] or '':>4}  {e['at'][:19]}  {e['kind']:<9} {e['who']}: {e['why']}" for e in entries]
     run.result({**told, "entries": entries}, "\n".join(lines))
 
 

@@ -85,9 +85,9 @@ def compared(rows: Iterable[Served]) -> list[Served]:
 
 def figures(rollout: Rollout, rows: Sequence[Served]) -> dict[str, dict[str, Any]]:
     """By arm: n and units, error rate, latency (p50, p95), refusals, length, satisfaction and reward, each with its n and interval;
-    None where nothing was told. Intervals are of this one look at 95 %: shares and means by cluster bootstrap over units, a share's by
-    Wilson over units where that has no width, quantiles by order statistics; low and high are None where so few rows tell none.
-    Who looks until one pleases wants the guards' verdicts.
+    None where nothing was told. Intervals are of this one look at 95 %: shares and means by cluster bootstrap over units, a
+    share's by Wilson over units where that has no width, quantiles by order statistics; low and high are None where so few rows
+    tell none. Who looks until one pleases wants the guards' verdicts.
     """
     chosen = compared(rows)
     return {arm: _of_arm([row for row in chosen if row.arm == arm], rollout, arm, rows) for arm in rollout.arms}

@@ -115,7 +115,8 @@ class RolloutSettings(Settings):
     )
     audience: dict[str, Any] | None = Field(default=None, description="rule on the request's context; null = everybody")
     toggles: dict[str, str] = Field(
-        default_factory=dict, description="cohort -> arm: given, not drawn, and not compared"
+        default_factory=dict,
+        description="cohort, a request's metadata.cohort, -> arm: given, not drawn, not compared; audience goes first",
     )
     floor: float = Field(default=0.05, gt=0, le=0.5, description="a bandit's least share for each arm")
     reweigh_minutes: float = Field(default=10.0, gt=0, description="a bandit's shares are drawn anew so often")
