@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Connection, case, func, select
+from sqlalchemy import ColumnElement, Connection, case, func, select
 
 from rlhf.ids import now
 from rlhf.serving import points
@@ -45,7 +45,7 @@ def by_alias(connection: Connection, minutes: float = MINUTES) -> dict[str, Late
     )  # a join would read every outcome
     reported = select(o.value).where(o.request_id == e.request_id, points.is_reported()).correlate(exposures)
     newest = reported.order_by(o.id.desc()).limit(1).scalar_subquery()
-    is_reported = e.reward.is_(None)
+    is_reported: ColumnElement[bool] = e.reward.is_(None)
     if judged := points.judged(connection):  # an empty list would be one more table to read
         is_reported &= func.coalesce(e.rollout_id, "").not_in(judged)
     shown = select(
