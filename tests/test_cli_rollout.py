@@ -27,7 +27,8 @@ def test_a_canary_from_start_to_completion_by_commands(rlhf: CommandLine) -> Non
     begun = rlhf.json("rollout", "start", ALIAS, "hh@2", "--ramp", "10,100", "--why", "newer")
     assert {"rollout", "alias", "kind", "status", "arms", "stages"} <= begun.keys()
     assert (begun["kind"], begun["status"], begun["stages"]) == ("canary", "running", [10, 100])
-    assert begun["arms"]["b"] == {"version": "hh@2", "digest": begun["arms"]["b"]["digest"], "share": 10}
+    wanted = {"version": "hh@2", "digest": begun["arms"]["b"]["digest"], "share": 10, "shadows": None}
+    assert begun["arms"]["b"] == wanted
     refused = rlhf("rollout", "complete", ALIAS, "--why", "now", "--json")
     assert refused.status == 1 and refused.error["code"] == "conflict"
     assert rlhf.json("rollout", "pause", ALIAS, "--why", "lunch")["status"] == "paused"
@@ -59,6 +60,51 @@ def test_status_shows_arms_guards_and_time_to_effect(four: Workspace, rlhf: Comm
     text = rlhf("rollout", "status", ALIAS).out
     assert "shares as drawn" in text and "guardrail error_rate higher of b" in text and "in force after" in text
     assert rlhf.json("rollout", "status")["rollouts"][0]["rollout"] == told["rollout"]
+
+
+def test_a_shadows_share_is_said(rlhf: CommandLine) -> None:
+    said = rlhf("rollout", "start", ALIAS, "hh@2", "--kind", "shadow", "--share", "25", "--why", "look")
+    assert "control hh@1 100 %, b hh@2 shadows 25 %" in said.out
+    told = rlhf.json("rollout", "status", ALIAS)["arms"]
+    assert (told["b"]["share"], told["b"]["shadows"], told["control"]["shadows"]) == (0, 25, None)
+
+
+def test_so_few_that_no_interval_can_be_formed_have_none(four: Workspace, rlhf: CommandLine) -> None:
+    router = Router(four, follow=False)
+    served.started(four, "ab")
+    serve(four, router, 2, lambda arm, chance: {"latency_s": 0.3, "length_chars": 10, "refusal": False})
+    router.close()
+    figures = {arm: one for arm, one in rlhf.json("rollout", "status", ALIAS)["figures"].items() if one["n"]}
+    assert figures
+    for one in figures.values():
+        for share in ("error_rate", "refusal"):
+            assert one[share]["low"] == 0 and 0.6 < one[share]["high"] < 1
+        assert (one["latency_p50"]["low"], one["latency_p95"]["high"]) == (None, None)
+        if one["units"] == 1:
+            assert (one["reply_length"]["value"], one["reply_length"]["low"]) == (10, None)
+    assert "0.3 –" in rlhf("rollout", "status", ALIAS).out
+
+
+@pytest.mark.parametrize("back", [False, True], ids=["set", "rollback"])
+def test_a_move_of_the_alias_says_that_it_ends_the_rollout(rlhf: CommandLine, back: bool) -> None:
+    assert rlhf.json("alias", "set", ALIAS, "hh@4", "--why", "newer")["ended_rollout"] is None
+    begun = rlhf.json("rollout", "start", ALIAS, "hh@2", "--why", "try it")
+    words = ("rollback", ALIAS) if back else ("set", ALIAS, "hh@3")
+    said = rlhf("alias", *words, "--why", "in a hurry").out
+    assert f"its canary {begun['rollout'][:10]} ended with that" in said
+    told = rlhf.json("rollout", "status", ALIAS)
+    assert (told["status"], told["who"]) == ("rolled_back" if back else "superseded", told["entries"][-1]["who"])
+    assert [(one["seq"], one["kind"]) for one in told["entries"]] == [(1, "start"), (None, f"alias {words[0]}")]
+    assert told["entries"][-1]["why"] == "in a hurry" and told["entries"][-1]["status"] == told["status"]
+    assert f"alias {words[0]}" in rlhf("rollout", "status", ALIAS).out
+    assert rlhf.json("alias", "set", ALIAS, "hh@2", "--why", "once more")["ended_rollout"] is None
+
+
+def test_a_rollout_that_ended_itself_is_not_ended_again(rlhf: CommandLine) -> None:
+    rlhf.json("rollout", "start", ALIAS, "hh@2", "--why", "try it")
+    rlhf.json("rollout", "rollback", ALIAS, "--why", "bad")
+    assert rlhf.json("alias", "set", ALIAS, "hh@3", "--why", "newer")["ended_rollout"] is None
+    assert [one["kind"] for one in rlhf.json("rollout", "status", ALIAS)["entries"]] == ["start", "roll_back"]
 
 
 def test_a_file_says_what_words_cannot(rlhf: CommandLine, tmp_path: Path) -> None:

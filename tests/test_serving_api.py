@@ -242,6 +242,15 @@ def test_a_damaged_version_is_an_error_that_stays_one(client: TestClient, to_ser
     assert chat(client, "a@1").status_code == 200, "the others are served"
 
 
+def test_a_call_to_a_retired_version_is_no_error_of_the_versions(client: TestClient, to_serve: Workspace) -> None:
+    registry.retire(to_serve, "a@1")
+    for _ in range(3):
+        error_of(chat(client, "a@1"), 410, "retired")
+    assert rows(to_serve) == []
+    counted = [line for line in client.get("/metrics").text.splitlines() if line.startswith("rlhf_replies_total{")]
+    assert len(counted) == 1 and 'status="refused"' in counted[0] and counted[0].endswith(" 3")
+
+
 def test_a_reward_that_scores_otherwise_than_when_published_takes_no_traffic(
     client: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -122,6 +122,8 @@ def test_a_user_is_heard_so_often_a_day_and_another_one_still(to_serve: Workspac
         {"thumb": "up", "metric": {"name": "x", "value": 1}},
         {"metric": {"name": "X y", "value": 1}},
         {"metric": {"name": "x", "value": "many"}},
+        {"metric": {"name": "reward", "value": -1e300}},
+        {"metric": {"name": "latency", "value": 0.1}},
         {"comment": "  "},
         {"comment": "a\x00b"},
         {"reward": 5},
@@ -249,6 +251,7 @@ def test_the_commands_take_votes_from_quarantine_to_judgement(
         better, worse = two_replies(client, user, messages=[{"role": "user", "content": f"I am {user}"}])
         say(client, better, over=worse)
     assert rlhf.json("served", "list")["votes"] == []
+    assert rlhf("served", "list").out.strip() == "none sampled; 2 wait: rlhf served sample"
     assert len(rlhf.json("served", "list", "--state", "quarantined")["votes"]) == 2
     drawn = rlhf.json("served", "sample", "--n", 5)["votes"]
     assert "better than another" in rlhf("served", "list").out

@@ -322,6 +322,13 @@ def test_many_rows_have_the_normal_interval_which_agrees_with_the_bootstrap(monk
     )
 
 
+@pytest.mark.parametrize(("q", "least"), [(0.5, 6), (0.95, 59)])
+def test_a_quantile_has_an_interval_from_as_many_rows_as_it_takes(q: float, least: int) -> None:
+    few, enough = (monitor._quantile([float(k) for k in range(n)], q) for n in (least - 1, least))
+    assert few is not None and (few["low"], few["high"]) == (None, None)
+    assert enough is not None and enough["low"] <= enough["value"] <= enough["high"] and enough["low"] < enough["high"]
+
+
 def test_what_a_toggle_gave_is_not_compared(four: Workspace, router: Router) -> None:
     rollout = started(four, "ab", guards=ERRORS, toggles={"staff": "b"})
     rows = [

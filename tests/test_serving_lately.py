@@ -39,7 +39,7 @@ def test_only_the_last_minutes_of_what_was_shown_count(either: Workspace, tmp_pa
     assert set(found) == {ALIAS}
     one = found[ALIAS]
     assert (one.n, one.per_minute, one.error_rate) == (15, pytest.approx(1.0), pytest.approx(0.1))
-    assert (one.latency_s, one.reward, one.satisfaction, one.n_thumbs) == (0.5, 2.0, 0.5, 2)
+    assert (one.latency_s, one.reward, one.n_rewards, one.satisfaction, one.n_thumbs) == (0.5, 2.0, 9, 0.5, 2)
 
 
 def test_nothing_served_is_nothing_told(workspace: Workspace, tmp_path: Path) -> None:

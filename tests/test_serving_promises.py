@@ -89,10 +89,8 @@ def test_every_request_is_answered_once_by_one_version_while_versions_come_and_g
         rows = connection.execute(select(exposures.c.request_id, exposures.c.digest, exposures.c.status)).all()
     by_id = {row.request_id: row for row in rows}
     answered = [one for one in tally.ids if one in by_id]
-    assert len(answered) == N_REQUESTS - tally.kinds["unknown"] == len(rows)
-    assert Counter(row.status for row in rows) == Counter(
-        ok=len(rows) - tally.kinds["retired"], error=tally.kinds["retired"]
-    )
+    assert len(answered) == N_REQUESTS - tally.kinds["unknown"] - tally.kinds["retired"] == len(rows)
+    assert {row.status for row in rows} == {"ok"}
     assert len(tally.digests) >= 3, "the alias moved under load"
 
 

@@ -3,6 +3,7 @@ stay texts, axe in every look."""
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -218,6 +219,8 @@ def test_the_dashboard_shows_versions_beside_each_other(place: Place, tmp_path: 
     page.wait_for_selector(".plots svg")
     assert page.inner_text("#summary") == "400 requests, 1 alias"
     assert page.locator(".arms tbody th").count() == 2 and page.locator(".plots figure").count() == 4
+    begins = page.locator(".plots text").first.text_content()
+    assert re.fullmatch(r"\d\d-\d\d \d\d:\d\d", begins), "a day ago is yesterday, and its date is said"
     page.evaluate(axe_script())
     for size, scheme in product((DESK, PHONE), ("light", "dark")):
         page.set_viewport_size(size)

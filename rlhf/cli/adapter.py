@@ -164,13 +164,18 @@ def export(
 @verb(app, "import")
 def import_(
     run: Run,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="A folder that PEFT's save_pretrained wrote.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="A reward's folder (SEQ_CLS, with its score head) that PEFT's save_pretrained wrote."
+        ),
+    ],
     name: Annotated[str | None, typer.Option("--name", help="The version's name; default: the folder's.")] = None,
     base: Annotated[
         str | None, typer.Option("--base", help="The base it was trained on, as `rlhf base list` calls it.")
     ] = None,
 ) -> None:
-    """Publish a stock PEFT folder, after the checks that our own pass; what is here already gives its version."""
+    """Publish a reward from a stock PEFT folder, after the checks that our own pass; what is here already gives its version."""
     from rlhf import registry, reward
 
     workspace = run.workspace()

@@ -141,8 +141,17 @@ def gate(
 
 
 def _answer(run: Run, workspace: Workspace, move: AliasMove, seconds: float) -> None:
-    answer = {**_move(workspace, move), "seconds": round(seconds, 6)}
-    run.result(answer, f"{move.alias}: {answer['from'] or '-'} -> {answer['to']} in {seconds:.3f} s")
+    from rlhf.serving import log
+
+    with workspace.read() as connection:
+        ended = log.ended_by(connection, move.alias, move.seq)
+    answer = {**_move(workspace, move), "seconds": round(seconds, 6), "ended_rollout": ended and ended.id}
+    lines = [f"{move.alias}: {answer['from'] or '-'} -> {answer['to']} in {seconds:.3f} s"]
+    if ended is not None:
+        lines.append(
+            f"its {ended.settings.kind} {ended.id[:10]} ended with that; see: rlhf rollout status {move.alias}"
+        )
+    run.result(answer, "\n".join(lines))
 
 
 def _warn_if_damaged(run: Run, workspace: Workspace, move: AliasMove) -> None:

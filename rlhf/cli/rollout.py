@@ -54,7 +54,10 @@ def start(
         float | None, typer.Option("--judge-share", metavar="PERCENT", help="Of replies that it judges; left out: 10.")
     ] = None,
     config: Annotated[
-        Path | None, typer.Option("--config", metavar="FILE", help="YAML: arms, ramp, audience, toggles, guards, …")
+        Path | None,
+        typer.Option(
+            "--config", metavar="FILE", help="YAML: arms, ramp, audience, toggles (metadata.cohort: arm), guards, …"
+        ),
     ] = None,
     pending: Annotated[bool, typer.Option("--pending", help="Serve nobody before the first advance.")] = False,
 ) -> None:
@@ -120,7 +123,7 @@ def status(
     if unit is not None:
         told["assignment"] = _assignment(workspace, rollout.alias, unit, context or [])
         lines.append("{unit} has {version}: {because}".format(unit=unit, **told["assignment"]))
-    lines += [f"{e['seq']:>4}  {e['at'][:19]}  {e['kind']:<9} {e['who']}: {e['why']}" for e in entries]
+    lines += [f"{e['seq'] or '':>4}  {e['at'][:19]}  {e['kind']:<9} {e['who']}: {e['why']}" for e in entries]
     run.result({**told, "entries": entries}, "\n".join(lines))
 
 
@@ -206,6 +209,7 @@ def _told(workspace: Workspace, rollout: Rollout) -> dict[str, Any]:
             "version": str(registry.resolve(workspace, f"sha256:{digest}")),
             "digest": digest,
             "share": weights.get(arm, 0) / 100,
+            "shadows": rollout.settings.shadowed(arm),
         }
         for arm, digest in rollout.arms.items()
     }
@@ -235,20 +239,29 @@ def _answer(run: Run, workspace: Workspace, rollout: Rollout, **more: Any) -> No
 
 
 def _line(told: dict[str, Any]) -> str:
-    arms = ", ".join(f"{arm} {one['version']} {one['share']:g} %" for arm, one in told["arms"].items())
+    arms = ", ".join(f"{arm} {one['version']} {_share(one)}" for arm, one in told["arms"].items())
     return f"{told['alias']}  {told['kind']} {told['status']}: {arms}  ({told['who']}: {told['why']})"
+
+
+def _share(arm: dict[str, Any]) -> str:
+    return f"{arm['share']:g} %" if arm["shadows"] is None else f"shadows {arm['shadows']:g} %"
 
 
 def _table(arms: dict[str, dict[str, Any]]) -> list[str]:
     heads = ("error_rate", "latency_p50", "latency_p95", "refusal", "reply_length", "satisfaction", "reward")
     lines = [f"{'arm':<10} {'n':>7} {'units':>7}  " + "  ".join(f"{head:>24}" for head in heads)]
     for arm, one in arms.items():
-        cells = (
-            "-" if one[head] is None else f"{one[head]['value']:.3g} [{one[head]['low']:.3g}, {one[head]['high']:.3g}]"
-            for head in heads
-        )
+        cells = (_cell(one[head]) for head in heads)
         lines.append(f"{arm:<10} {one['n']:>7} {one['units']:>7}  " + "  ".join(f"{cell:>24}" for cell in cells))
     return lines
+
+
+def _cell(figure: dict[str, Any] | None) -> str:
+    """– in an interval's place: of so few none can be formed."""
+    if figure is None:
+        return "-"
+    ends = "–" if figure["low"] is None else f"[{figure['low']:.3g}, {figure['high']:.3g}]"
+    return f"{figure['value']:.3g} {ends}"
 
 
 def _guards(verdict: dict[str, Any]) -> list[str]:

@@ -27,7 +27,10 @@ def list_(
     """Votes on replies whose words were kept."""
     from rlhf.serving import confirming
 
-    _show(run, confirming.list_votes(run.workspace(), state))
+    workspace = run.workspace()
+    votes = confirming.list_votes(workspace, state)
+    waiting = len(confirming.list_votes(workspace, "quarantined")) if state == "sampled" and not votes else 0
+    _show(run, votes, none=f"none sampled; {waiting} wait: rlhf served sample" if waiting else "no votes")
 
 
 @verb(app, "sample")
@@ -104,7 +107,7 @@ def forget(
     )
 
 
-def _show(run: Run, votes: Sequence[Vote]) -> None:
+def _show(run: Run, votes: Sequence[Vote], *, none: str = "no votes") -> None:
     told: list[dict[str, Any]] = [vote.as_json() for vote in votes]
     lines = []
     for vote in votes:
@@ -116,4 +119,4 @@ def _show(run: Run, votes: Sequence[Vote]) -> None:
         lines += [f"  reply: {vote.reply[:200]}"]
         lines += [f"  other: {vote.other[:200]}"] if vote.other is not None else []
         lines += [f"  note:  {vote.note}"] if vote.note else []
-    run.result({"votes": told}, "\n".join(lines) or "no votes")
+    run.result({"votes": told}, "\n".join(lines) or none)

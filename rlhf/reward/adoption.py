@@ -26,7 +26,7 @@ def adopt(workspace: Workspace, folder: Path | str, *, name: str | None = None, 
     if found.role != "reward":
         raise BadInput(
             f"{folder.name} is a {found.role} adapter; wanted a reward with a score head",
-            fix="import a SEQ_CLS adapter",
+            fix="import a SEQ_CLS adapter; policies come from `rlhf policy train`",
         )
     wanted = bases.get(workspace, base).digest if base is not None else None
     if (there := registry.find_published(workspace, found, base_digest=wanted)) is not None:

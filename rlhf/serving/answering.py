@@ -25,7 +25,7 @@ from rlhf.serving.asked import ChatAsked, TextAsked
 from rlhf.serving.exposures import Closing, Exposure, Status
 from rlhf.serving.openai_shapes import Head, Written
 from rlhf.serving.refusals import BadField, TooLate
-from rlhf.serving.routes import Route, Unavailable
+from rlhf.serving.routes import Retired, Route, Unavailable
 from rlhf.serving.service import Service
 
 
@@ -92,6 +92,10 @@ class Answering:
         asked, service = self.asked, self.service
         try:
             self._route = service.route(asked.model, asked.unit, asked.metadata, "policy")
+        except Retired as refusal:  # whoever names it is mistaken: no failure of the version's
+            if (of := refusal.route) is not None:
+                service.metrics.replies.add(asked.drawn, status="refused", digest=str(of.digest)[:12], arm=of.arm or "")
+            raise
         except Unavailable as refusal:  # recorded as that arm's failure
             self._route = refusal.route
             raise

@@ -17,7 +17,7 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
 from sqlalchemy import Connection, Row, func, select
 from starlette.concurrency import run_in_threadpool
 
@@ -25,7 +25,7 @@ from rlhf.errors import BadInput, NotFound
 from rlhf.feedback.anonymise import mask_in
 from rlhf.ids import now
 from rlhf.registry.locks import hold
-from rlhf.serving import sums
+from rlhf.serving import points, sums
 from rlhf.serving.doorway import TooOften
 from rlhf.serving.exposures import Outcome
 from rlhf.serving.service import Service
@@ -34,15 +34,29 @@ from rlhf.store.tables import exposures, outcomes
 
 _ID = Annotated[str, StringConstraints(min_length=1, max_length=60, pattern=r"^[a-z0-9.]+$")]
 _DAY_S = 86_400.0
+MEASURED = (
+    "error_rate",
+    "latency",
+    "refusal",
+    "reply_length",
+    "satisfaction",
+)  # by the server itself, from what it served
 
 
 class Metric(BaseModel):
-    """A number that the application measured."""
+    """A number that the application measured. name: `reward` is read as the reply's (`points.py`)."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     name: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9_]{0,59}$")]
-    value: float
+    value: float = Field(ge=-points.MOST, le=points.MOST)
+
+    @field_validator("name")
+    @classmethod
+    def _is_not_measured_here(cls, name: str) -> str:
+        if name in MEASURED:
+            raise ValueError(f"{name} is measured by the server itself; wanted a name of your own, or reward")
+        return name
 
 
 class FeedbackAsked(BaseModel):

@@ -89,7 +89,7 @@ class Exposure:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came back for a request. thumb: 1 up, 0 down. metric: any number, by `name` (`reward` is read as the reply's)."""
+    """What came back for a request. thumb: 1 up, 0 down. metric: any number, by `name` (`reward`: `points.py`)."""
 
     request_id: str
     kind: OutcomeKind

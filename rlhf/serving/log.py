@@ -198,12 +198,29 @@ def weights_by_entry(connection: Connection, rollout_id: str) -> dict[int, dict[
 
 
 def entries(connection: Connection, rollout_id: str) -> list[dict[str, Any]]:
-    """Its log, first to last, without the buckets."""
+    """Its log, first to last, without the buckets. Where its alias's move ended it, that is the last entry: seq None, kind
+    `alias set` or `alias rollback`, alias_seq the alias's own entry."""
     query = select(rollout_events).where(rollout_events.c.rollout_id == rollout_id).order_by(rollout_events.c.seq)
-    return [
+    told = [
         {"seq": r.seq, "kind": r.kind, "status": r.status, "who": r.who, "why": r.why, "at": r.at}
         for r in connection.execute(query)
     ]
+    now = get(connection, rollout_id)
+    move = _ending(connection, now) if told[-1]["status"] in LIVE else None
+    if move is not None:
+        ended = {"status": now.status, "who": move.who, "why": move.why, "at": move.at, "alias_seq": move.seq}
+        told.append({"seq": None, "kind": f"alias {move.action}", **ended})
+    return told
+
+
+def ended_by(connection: Connection, alias: str, seq: int) -> Rollout | None:
+    """The rollout that was in force until this entry of its alias, as it is since; None where there was none."""
+    newest = select(rollouts.c.id).where(rollouts.c.alias == alias).order_by(rollouts.c.id.desc()).limit(1)
+    rollout_id = connection.execute(newest).scalar()
+    if rollout_id is None:
+        return None
+    last = entries(connection, rollout_id)[-1]
+    return get(connection, rollout_id) if last.get("alias_seq") == seq else None
 
 
 def _last_of_each() -> Subquery:
@@ -240,11 +257,16 @@ def _ended_by_alias(connection: Connection, rollout: Rollout) -> Rollout:
     """The rollout as the alias's own log leaves it: whatever moved the alias after the start ended it."""
     if not rollout.is_live:
         return rollout
-    later = select(alias_moves).where(alias_moves.c.alias == rollout.alias, alias_moves.c.seq > rollout.alias_seq)
-    move = connection.execute(later.order_by(alias_moves.c.seq).limit(1)).first()
+    move = _ending(connection, rollout)
     if move is None:
         return rollout
     status: Status = "rolled_back" if move.action == "rollback" else "superseded"
     if json.loads(move.evidence).get("rollout") == rollout.id:
         status = "completed"
     return replace(rollout, status=status, who=move.who, why=move.why, at=move.at)
+
+
+def _ending(connection: Connection, rollout: Rollout) -> Row[Any] | None:
+    """The alias's first entry after the one that the rollout began at."""
+    later = select(alias_moves).where(alias_moves.c.alias == rollout.alias, alias_moves.c.seq > rollout.alias_seq)
+    return connection.execute(later.order_by(alias_moves.c.seq).limit(1)).first()

@@ -15,7 +15,7 @@ import numpy as np
 from sqlalchemy import ColumnElement, Connection, func, select
 
 from rlhf.measures import intervals
-from rlhf.serving import log
+from rlhf.serving import log, points
 from rlhf.serving.log import Rollout
 from rlhf.store.tables import effects, exposures, outcomes
 
@@ -61,12 +61,13 @@ def replies(connection: Connection, *where: ColumnElement[bool]) -> list[Served]
     """Replies of which all this holds, in the order of time."""
     e = exposures.c
     columns = (e.request_id, e.at, e.rollout_seq, e.arm, e.rule, e.unit, e.status, e.latency_s, e.refusal)
-    query = select(*columns, e.length_chars, e.reward, e.shadow_of, e.propensity).where(*where)
+    query = select(*columns, e.length_chars, e.reward, e.shadow_of, e.propensity, e.rollout_id).where(*where)
     thumbs, rewards = _told(connection, *where)
+    judged = points.judged(connection)
     rows = []
     for row in connection.execute(query.order_by(e.at, e.request_id)):
-        request_id, at, seq, arm, rule, unit, status, latency_s, refusal, length, reward, shadow_of, propensity = row
-        reward = rewards.get(request_id, reward)
+        request_id, at, seq, arm, rule, unit, status, latency_s, refusal, length, own, shadow_of, propensity, of = row
+        reward = points.reward_of(own, rewards.get(request_id), is_judged=of in judged)
         thumb, thumb_at = thumbs.get(request_id, (None, None))
         rows.append(
             Served(
@@ -84,8 +85,9 @@ def compared(rows: Iterable[Served]) -> list[Served]:
 
 def figures(rollout: Rollout, rows: Sequence[Served]) -> dict[str, dict[str, Any]]:
     """By arm: n and units, error rate, latency (p50, p95), refusals, length, satisfaction and reward, each with its n and interval;
-    None where nothing was told. Intervals are of this one look at 95 %: shares and means by cluster bootstrap over units, quantiles
-    by order statistics. Who looks until one pleases wants the guards' verdicts.
+    None where nothing was told. Intervals are of this one look at 95 %: shares and means by cluster bootstrap over units, a
+    share's by Wilson over units where that has no width, quantiles by order statistics; low and high are None where so few rows
+    tell none. Who looks until one pleases wants the guards' verdicts.
     """
     chosen = compared(rows)
     return {arm: _of_arm([row for row in chosen if row.arm == arm], rollout, arm, rows) for arm in rollout.arms}
@@ -138,20 +140,22 @@ def shares_by_entry(connection: Connection, rollout: Rollout) -> dict[int, dict[
 
 
 def _told(connection: Connection, *where: ColumnElement[bool]) -> tuple[dict[str, tuple[float, str]], dict[str, float]]:
-    """Thumbs (the first of a request) and rewards that came as outcomes, by request; refused ones aren't read."""
+    """Thumbs (the first of a request) and reported rewards (the last), by request; refused ones aren't read."""
     joined = outcomes.join(exposures, exposures.c.request_id == outcomes.c.request_id)
+    o = outcomes.c
+    is_thumb = (o.kind == "thumb") & (o.state != "refused") & o.value.is_not(None)
     query = (
-        select(outcomes.c.request_id, outcomes.c.kind, outcomes.c.name, outcomes.c.value, outcomes.c.at)
+        select(o.request_id, o.kind, o.value, o.at)
         .select_from(joined)
-        .where(*where, outcomes.c.value.is_not(None), outcomes.c.state != "refused")
-        .order_by(outcomes.c.at, outcomes.c.id)
+        .where(*where, is_thumb | points.is_reported())
+        .order_by(o.at, o.id)
     )
     thumbs: dict[str, tuple[float, str]] = {}
     rewards: dict[str, float] = {}
-    for request_id, kind, name, value, at in connection.execute(query):
+    for request_id, kind, value, at in connection.execute(query):
         if kind == "thumb":
             thumbs.setdefault(request_id, (value, at))
-        elif kind == "metric" and name == "reward":
+        else:
             rewards[request_id] = value
     return thumbs, rewards
 
@@ -163,13 +167,22 @@ def _mean(
     if not told:
         return None
     values, units = np.array([value for value, _ in told]), [unit for _, unit in told]
-    if len(values) > _MANY:
+    mean, n_units = float(values.mean()), len(set(units))
+    if n_units == 1 and not is_share:
+        return {"value": mean, "n": len(values), **_none("one unit says nothing of others")}
+    if n_units == 1:
+        interval = intervals.wilson(mean, 1, LEVEL)
+    elif len(values) > _MANY:
         interval = _normal(values, units)
     else:
         interval = (intervals.share if is_share else intervals.bootstrap)(
             values, groups_N=np.array(units), n_boot=_BOOT, level=LEVEL
         )
-    return {"value": float(values.mean()), "n": len(values), **interval.as_json()}
+    return {"value": mean, "n": len(values), **interval.as_json()}
+
+
+def _none(why: str) -> dict[str, Any]:
+    return {"low": None, "high": None, "level": LEVEL, "method": why}
 
 
 def _normal(values_N: np.ndarray[Any, Any], units: Sequence[str]) -> intervals.Interval:
@@ -181,13 +194,16 @@ def _normal(values_N: np.ndarray[Any, Any], units: Sequence[str]) -> intervals.I
 
 
 def _quantile(sorted_N: Sequence[float], q: float) -> dict[str, Any] | None:
-    """The quantile, and the order statistics between which the true one lies: ranks nq ± 1.96 sqrt(nq(1-q)) (independent rows)."""
+    """The quantile, and the order statistics between which the true one lies: ranks nq ± 1.96 sqrt(nq(1-q)) (independent rows).
+    No interval where even the least and the greatest row hold it between them in less than 95 %: 1 - q^n - (1-q)^n (Wilks 1941)."""
     n = len(sorted_N)
     if not n:
         return None
+    value = sorted_N[min(n - 1, math.floor(n * q))]
+    if 1 - q**n - (1 - q) ** n < LEVEL:
+        return {"value": value, "n": n, **_none("too few rows for order statistics")}
     half = 1.96 * math.sqrt(n * q * (1 - q))
     low, high = max(0, math.floor(n * q - half)), min(n - 1, math.ceil(n * q + half))
-    value = sorted_N[min(n - 1, math.floor(n * q))]
     return {
         "value": value, "n": n, "low": sorted_N[low], "high": sorted_N[high], "level": LEVEL, "method": "order statistics"
     }  # fmt: skip

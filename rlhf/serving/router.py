@@ -172,7 +172,7 @@ class Router:
             return ()
         found = []
         for arm, digest in rollout.arms.items():
-            share = (rollout.settings.arms[arm].share or 100.0) / 100 if arm != CONTROL else 0.0
+            share = (rollout.settings.shadowed(arm) or 0.0) / 100
             usable = digest in table.versions and digest not in table.retired and digest not in self._failed
             if usable and bucket_of(f"{plan.salt}\x00{arm}", unit or new_id()) < share * BUCKETS:
                 found.append(Shadow(arm, digest, str(table.versions[digest]), share))

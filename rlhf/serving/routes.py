@@ -14,7 +14,7 @@ from rlhf.serving.exposures import JUDGE, Exposure
 class Unavailable(RlhfError):
     """The version is known and can't answer: it failed its checks. Never replaced by another or by the base.
 
-    route: what it would have been, so that the failure is recorded as the arm's (`route.exposure(..., status="error")`).
+    route: what it would have been, so that a failure is recorded as the arm's (`route.exposure(..., status="error")`).
     """
 
     code = "unavailable"
@@ -26,7 +26,7 @@ class Unavailable(RlhfError):
 
 
 class Retired(Unavailable):
-    """The version was taken out of use for good."""
+    """The version was taken out of use for good. To ask for it is the client's mistake: no row says that an arm failed."""
 
     code = "retired"
     http_status = 410

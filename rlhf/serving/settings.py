@@ -115,14 +115,15 @@ class RolloutSettings(Settings):
     )
     audience: dict[str, Any] | None = Field(default=None, description="rule on the request's context; null = everybody")
     toggles: dict[str, str] = Field(
-        default_factory=dict, description="cohort -> arm: given, not drawn, and not compared"
+        default_factory=dict,
+        description="cohort, a request's metadata.cohort, -> arm: given, not drawn, not compared; audience goes first",
     )
     floor: float = Field(default=0.05, gt=0, le=0.5, description="a bandit's least share for each arm")
     reweigh_minutes: float = Field(default=10.0, gt=0, description="a bandit's shares are drawn anew so often")
     guards: tuple[Guard, ...] = Field(default=GUARDS, description="each: metric, role, harm, tolerance")
     judge: Judge | None = Field(
         default=None,
-        description="version and share: gives replies their reward; null = only what best_of or outcomes tell",
+        description="version and share: its points alone are replies' reward; null = what best_of or else outcomes tell",
     )
     alpha: float = Field(
         default=0.05,
@@ -209,6 +210,13 @@ class RolloutSettings(Settings):
     @property
     def rule(self) -> Rule | None:
         return None if self.audience is None else read_rule(self.audience)
+
+    def shadowed(self, arm: str) -> float | None:
+        """Percent of units for whom this arm is computed and never shown; None for what is no shadow."""
+        if self.kind != "shadow" or arm == CONTROL:
+            return None
+        share = self.arms[arm].share
+        return 100.0 if share is None else share
 
     def weights_at(self, stage: int) -> dict[str, int]:
         """Basis points by arm, the control's too, at a canary's stage (others have one)."""

@@ -2,7 +2,7 @@
 
 So a dashboard over a million replies reads a few thousand rows, is never behind, and is right after a crash. A request counts
 where it came in, whenever a thumb or a reward for it comes; shadows, which nobody saw, don't count. What was told of a request is
-its last thumb that wasn't refused, and its own reward, else the last that an application measured.
+its last thumb that wasn't refused, and its reward (`points.py`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Any
 
 from sqlalchemy import Connection, select
 
+from rlhf.serving import points
 from rlhf.store.database import Database
 from rlhf.store.tables import LATENCY_BINS, exposures, outcomes, served_sums
 
@@ -72,7 +73,7 @@ def _add_one(sums: dict[str, float], row: Mapping[str, Any]) -> None:
     if row["refusal"] is not None:
         sums["looked_at"] += 1
         sums["refusals"] += row["refusal"]
-    for name, value in _numbers(None, row["reward"]).items():
+    for name, value in _numbers(None, points.reward_of(row["reward"], None, is_judged=False)).items():
         sums[name] += value
 
 
@@ -94,22 +95,19 @@ def _told(connection: Connection, ids: Sequence[str]) -> dict[str, tuple[tuple[s
     rewards: dict[str, float] = {}
     for first in range(0, len(ids), _AT_ONCE):
         some = ids[first : first + _AT_ONCE]
-        shown = select(e.request_id, e.at, e.alias, e.digest, e.cohort, e.reward)
+        shown = select(e.request_id, e.at, e.alias, e.digest, e.cohort, e.reward, e.rollout_id)
         rows += connection.execute(shown.where(e.request_id.in_(some), e.rule != "shadow")).all()
-        said = select(o.request_id, o.kind, o.name, o.value).where(
-            o.request_id.in_(some), o.state != "refused", o.value.is_not(None)
-        )
-        for request_id, kind, name, value in connection.execute(said.order_by(o.id)):
-            if kind == "thumb":
-                thumbs[request_id] = value
-            elif kind == "metric" and name == "reward":
-                rewards[request_id] = value
+        is_thumb = (o.kind == "thumb") & (o.state != "refused") & o.value.is_not(None)
+        said = select(o.request_id, o.kind, o.value).where(o.request_id.in_(some), is_thumb | points.is_reported())
+        for request_id, kind, value in connection.execute(said.order_by(o.id)):
+            (thumbs if kind == "thumb" else rewards)[request_id] = value
+    judged = points.judged(connection, (row.rollout_id for row in rows))
     return {
         row.request_id: (
             _key(dict(row._mapping)),
             _numbers(
                 thumbs.get(row.request_id),
-                rewards.get(row.request_id) if row.reward is None else row.reward,
+                points.reward_of(row.reward, rewards.get(row.request_id), is_judged=row.rollout_id in judged),
             ),
         )
         for row in rows

@@ -190,9 +190,7 @@ def _rollout(rollout: Rollout, known: Mapping[str, _Version]) -> dict[str, Any]:
                 "version": known[digest].name,
                 "digest": digest,
                 "share": weights.get(arm, 0) / 100,
-                "shadowed": (settings.arms[arm].share or 100.0)
-                if arm != CONTROL and settings.kind == "shadow"
-                else None,
+                "shadowed": settings.shadowed(arm),
             }
             for arm, digest in sorted(rollout.arms.items(), key=lambda one: (one[0] != CONTROL, one[0]))
         ],

@@ -120,11 +120,15 @@
     const last = rows.map((row) => [row, row.series.findLast((point) => point[field] !== null)]).filter(([, point]) => point);
     const svg = shape("svg", { viewBox: `0 0 ${WIDE} ${HIGH + FOOT}`, role: "img", "aria-label": `${head} over time: ${last.map(([row, point]) => `${row.version}${row.cohort ? ` ${row.cohort}` : ""} ends at ${written(point[field])}`).join(", ")}` },
       shape("path", { class: "axis", d: `M0 ${HIGH}H${WIDE}` }), ...lines,
-      shape("text", { x: 0, y: HIGH + 12 }, label(found.since, found.window)), shape("text", { x: WIDE, y: HIGH + 12, "text-anchor": "end" }, "now"));
+      shape("text", { x: 0, y: HIGH + 12 }, label(found)), shape("text", { x: WIDE, y: HIGH + 12, "text-anchor": "end" }, "now"));
     return el("figure", "", el("figcaption", "", `${head}, ${low === high ? written(high) : `${written(low)} to ${written(high)}`}`), svg);
   }
 
-  const label = (at, window) => (window === "hour" || window === "day" ? at.slice(11, 16) : at.slice(5, 10));
+  /** Where the axis begins: the time, with its date where that isn't today's. */
+  function label({ since, at, window }) {
+    if (window === "week" || window === "month") return since.slice(5, 10);
+    return since.slice(0, 10) === at.slice(0, 10) ? since.slice(11, 16) : since.slice(5, 16).replace("T", " ");
+  }
 
   /** A line through the points; where one is missing it is broken, and what stands alone is a dot. */
   function drawn(series, y, k) {

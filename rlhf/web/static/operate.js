@@ -9,6 +9,7 @@
   const METRICS = { error_rate: "Errors", latency: "Latency", refusal: "Refusals", reply_length: "Reply length", reward: "Reward", satisfaction: "Satisfaction" };
   const STATUS = { pending: "not begun", running: "running", paused: "paused", completed: "completed", rolled_back: "rolled back", superseded: "ended: its alias was set elsewhere" };
   const ACTIONS = { set: "Set", rollback: "Rolled back", start: "Started", begin: "Begun", advance: "Advanced", weigh: "Shares moved", pause: "Paused", resume: "Went on", complete: "Completed", roll_back: "Rolled back" };
+  const ENDED = { "alias set": "Ended, since its alias was set", "alias rollback": "Ended, since its alias was rolled back" };
   const NBSP = "\u00a0"; // between a number and its unit, so that no line ends there
   const share = (x) => `${x}${NBSP}%`;
   const percent = (x) => share((100 * x).toFixed(x > 0 && x < 0.1 ? 1 : 0));
@@ -122,7 +123,7 @@
       ["Errors", orNone(l.error_rate, percent)],
       ["Latency, mean", orNone(l.latency_s, seconds)],
       ["Thumbs up", l.n_thumbs ? `${percent(l.satisfaction)} of ${l.n_thumbs}` : "none told"],
-      ["Reward, mean", orNone(l.reward, points)],
+      ["Reward, mean", l.n_rewards ? `${points(l.reward)} of ${l.n_rewards}` : "none told"],
     ] : [];
     s.figures.hidden = l === null;
     replace(s.figures, told.map(([head, value]) => el("div", "", el("dt", "", head), el("dd", "", value))));
@@ -200,7 +201,8 @@
     const cells = [arm.shadowed === null ? cell("Share", share(arm.share)) : cell("Share", "never shown", `computed for ${share(arm.shadowed)}`), cell("Requests", String(figures.n), counted(figures.units, "user", "users") + (figures.toggled ? `, ${figures.toggled} by a toggle` : ""))];
     for (const [field, head, written, has_n] of COLUMNS) {
       const f = figures[field];
-      cells.push(f ? cell(head, written(f.value), `${range(written(f.low), written(f.high))}${has_n ? `, of ${f.n}` : ""}`) : cell(head, "none told"));
+      const ends = f && f.low !== null ? range(written(f.low), written(f.high)) : "–"; // of so few there is no interval
+      cells.push(f ? cell(head, written(f.value), `${ends}${has_n || ends === "–" ? `, of ${f.n}` : ""}`) : cell(head, "none told"));
     }
     return role(el("tr", "", name, ...cells), "row");
   }
@@ -244,7 +246,7 @@
     const parts = [el("ol", "steps", ...moves)];
     if (found.n_history > moves.length) parts.push(el("p", "quiet", `The newest ${moves.length} of ${found.n_history}; all: rlhf alias history ${s.alias}`));
     if (found.rollout) {
-      const steps = found.rollout.entries.map((step) => entry(`${step.seq}. ${ACTIONS[step.kind] || step.kind}`, step));
+      const steps = found.rollout.entries.map((step) => entry(step.seq === null ? ENDED[step.kind] : `${step.seq}. ${ACTIONS[step.kind] || step.kind}`, step));
       parts.push(el("h3", "", `Newest rollout: ${KINDS[found.rollout.kind]}, ${STATUS[found.rollout.status]}`), el("ol", "steps", ...steps));
     }
     replace(s.list, parts);
