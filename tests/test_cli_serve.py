@@ -57,6 +57,14 @@ def body(**more: Any) -> dict[str, Any]:
     return {"model": "a", "messages": HELLO, "max_tokens": 4, "temperature": 0, **more}
 
 
+def until(told: dict[str, Any], path: str, said: str) -> None:
+    """Until the server says this at the path."""
+    ends = time.monotonic() + 20
+    while said not in httpx.get(told["address"] + path).text:
+        assert time.monotonic() < ends, f"{path} never said {said}"
+        time.sleep(0.01)
+
+
 def test_it_answers_sees_a_rollback_of_another_process_and_drains_on_sigterm(to_serve: Workspace) -> None:
     with served(to_serve) as (process, told):
         assert told["url"] == f"{told['address']}/v1" and told["base"] == "tiny" and told["wants_token"] is False
@@ -101,7 +109,7 @@ def test_what_outlasts_the_drain_is_told_so_in_openais_shape(to_serve: Workspace
             lines = stream.iter_lines()
             next(lines)
             thread.start()
-            time.sleep(0.3)
+            until(told, "/metrics", "rlhf_requests_under_way 2")
             process.send_signal(signal.SIGTERM)
             events = [line for line in lines if line]
         thread.join()
@@ -123,7 +131,7 @@ def test_a_second_ctrl_c_cuts_off_what_is_under_way_and_is_an_interrupt(to_serve
             lines = stream.iter_lines()
             next(lines)
             process.send_signal(signal.SIGINT)
-            time.sleep(0.1)
+            until(told, "/ready", "draining")
             process.send_signal(signal.SIGINT)
             events = [line for line in lines if line]
         assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "draining"
