@@ -7,34 +7,19 @@ that changes nothing is passed over. Ours beside OpenAI's: `session`, `consent`,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rlhf.feedback.consent import scopes
 from rlhf.records import Message
+from rlhf.serving.fields import Fact, Number, Short, Text, Truth, Whole
 from rlhf.serving.refusals import BadField
 
 MOST_REPLIES = 16  # to one prompt
 MOST_PROMPTS = 128
 _TOP = 20  # log-probabilities beside the chosen token's
-Short = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00]*$")]
-Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
-
-
-def _whole(value: Any) -> Any:
-    """5.0 is a whole number to JSON."""
-    return int(value) if isinstance(value, float) and value.is_integer() else value
-
-
-# Strict: a text or a truth that would be read as a number is somebody's mistake.
-Whole = Annotated[int, Field(strict=True), BeforeValidator(_whole)]
-Number = Annotated[float, Field(strict=True)]
-Truth = Annotated[bool, Field(strict=True)]
 _PROMPTS = "a text, a list of texts, a list of token ids, or a list of such lists"
-Fact = (
-    Annotated[str, StringConstraints(max_length=512)] | bool | int | float
-)  # OpenAI's are texts; an audience may count
 _HARMLESS = {
     "store",
     "service_tier",
