@@ -113,7 +113,7 @@ def test_what_outlasts_the_drain_is_told_so_in_openais_shape(to_serve: Workspace
             process.send_signal(signal.SIGTERM)
             events = [line for line in lines if line]
         thread.join()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=60) == 0
         assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "draining"
         assert answers[0].status_code == 503 and answers[0].json()["error"]["code"] == "draining"
         assert process.stderr is not None
@@ -135,7 +135,7 @@ def test_a_second_ctrl_c_cuts_off_what_is_under_way_and_is_an_interrupt(to_serve
             process.send_signal(signal.SIGINT)
             events = [line for line in lines if line]
         assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "draining"
-        assert process.wait(timeout=20) == 1
+        assert process.wait(timeout=60) == 1
         assert process.stdout is not None and process.stderr is not None
         assert json.loads(process.stdout.read())["error"]["code"] == "interrupted"
         assert "Traceback" not in process.stderr.read()
