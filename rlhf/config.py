@@ -63,11 +63,14 @@ def load(kind: type[S], /, file: Path | None = None, words: Iterable[str] = (), 
     return settings
 
 
-def given(file: Path | None = None, words: Iterable[str] = ()) -> dict[str, Any]:
-    """What a YAML file and `key=value` words say, unchecked; words win. Raises BadUsage where they can't be read."""
-    values, problems = _given(file, words)
+def given(
+    file: Path | None = None, words: Iterable[str] = (), *, what: str = "setting", example: str = "epochs=2"
+) -> dict[str, Any]:
+    """What a YAML file and `key=value` words say, unchecked; words win. what, example: of the words, for errors. Raises BadUsage
+    where they can't be read."""
+    values, problems = _given(file, words, what)
     if problems:
-        raise BadUsage("; ".join(problems), fix="write settings as key=value, for instance epochs=2")
+        raise BadUsage("; ".join(problems), fix=f"write each {what} as key=value, for instance {example}")
     return values
 
 
@@ -108,14 +111,14 @@ def _read_yaml(file: Path) -> Mapping[str, Any]:
     return {str(key): value for key, value in loaded.items()}
 
 
-def _given(file: Path | None, words: Iterable[str]) -> tuple[dict[str, Any], list[str]]:
+def _given(file: Path | None, words: Iterable[str], what: str = "setting") -> tuple[dict[str, Any], list[str]]:
     """What was said, and each word that says nothing."""
     values: dict[str, Any] = dict(_read_yaml(file)) if file else {}
     problems = []
     for word in words:
         key, equals, text = word.partition("=")
         if not equals or not key:
-            problems.append(f"'{word}' is no setting (wanted key=value)")
+            problems.append(f"'{word}' is no {what} (wanted key=value)")
             continue
         try:
             values[key] = _read_value(text)

@@ -11,15 +11,18 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from command_line import CommandLine
 from serving_made import HELLO
 from sqlalchemy import select
 
 from rlhf import people
 from rlhf.registry import aliases
+from rlhf.serving.bounds import ServeSettings
 from rlhf.store import Workspace
 from rlhf.store.tables import exposures
 
@@ -52,6 +55,14 @@ def served(workspace: Workspace, *words: str) -> Iterator[tuple[subprocess.Popen
 
 def body(**more: Any) -> dict[str, Any]:
     return {"model": "a", "messages": HELLO, "max_tokens": 4, "temperature": 0, **more}
+
+
+def until(told: dict[str, Any], path: str, said: str) -> None:
+    """Until the server says this at the path."""
+    ends = time.monotonic() + 20
+    while said not in httpx.get(told["address"] + path).text:
+        assert time.monotonic() < ends, f"{path} never said {said}"
+        time.sleep(0.01)
 
 
 def test_it_answers_sees_a_rollback_of_another_process_and_drains_on_sigterm(to_serve: Workspace) -> None:
@@ -88,6 +99,71 @@ def test_ctrl_c_ends_it_with_nothing_to_complain_about(to_serve: Workspace) -> N
         assert "Traceback" not in process.stderr.read()
 
 
+def test_what_outlasts_the_drain_is_told_so_in_openais_shape(to_serve: Workspace) -> None:
+    long = body(max_tokens=900, temperature=1, seed=1)
+    with served(to_serve, "drain_s=0") as (process, told), httpx.Client(base_url=told["url"], timeout=60) as client:
+        assert client.post("/chat/completions", json=body()).status_code == 200
+        answers: list[httpx.Response] = []
+        thread = threading.Thread(target=lambda: answers.append(client.post("/chat/completions", json=long)))
+        with client.stream("POST", "/chat/completions", json={**long, "stream": True}) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            thread.start()
+            until(told, "/metrics", "rlhf_requests_under_way 2")
+            process.send_signal(signal.SIGTERM)
+            events = [line for line in lines if line]
+        thread.join()
+        assert process.wait(timeout=60) == 0
+        assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "draining"
+        assert answers[0].status_code == 503 and answers[0].json()["error"]["code"] == "draining"
+        assert process.stderr is not None
+        err = process.stderr.read()
+        assert "Traceback" not in err and "2 requests lasted longer than drain_s=0" in err
+    with to_serve.read() as connection:
+        states = connection.execute(select(exposures.c.status)).scalars().all()
+    assert sorted(states) == ["cancelled", "cancelled", "ok"]
+
+
+def test_a_second_ctrl_c_cuts_off_what_is_under_way_and_is_an_interrupt(to_serve: Workspace) -> None:
+    asked = body(max_tokens=900, temperature=1, seed=1, stream=True)
+    with served(to_serve) as (process, told), httpx.Client(base_url=told["url"], timeout=60) as client:
+        with client.stream("POST", "/chat/completions", json=asked) as stream:
+            lines = stream.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGINT)
+            until(told, "/ready", "draining")
+            process.send_signal(signal.SIGINT)
+            events = [line for line in lines if line]
+        assert json.loads(events[-1].removeprefix("data: "))["error"]["code"] == "draining"
+        assert process.wait(timeout=60) == 1
+        assert process.stdout is not None and process.stderr is not None
+        assert json.loads(process.stdout.read())["error"]["code"] == "interrupted"
+        assert "Traceback" not in process.stderr.read()
+
+
+def test_settings_are_listed_with_their_defaults_and_nothing_is_started(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nowhere = CommandLine(tmp_path / "none", capsys, monkeypatch)
+    told = nowhere.json("serve", "--settings")
+    assert {name: one["default"] for name, one in told.items()} == ServeSettings().model_dump()
+    assert all(one["help"] for one in told.values()) and "a default, no limit" in told["max_tokens"]["help"]
+    lines = nowhere("serve", "--settings").out
+    assert all(f"{name}=" in lines for name in told)
+
+
+def test_fixes_are_spelled_as_the_command_is(
+    to_serve: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rlhf = CommandLine(to_serve.root, capsys, monkeypatch)
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "--device cpu" in rlhf("serve", "--device", "cuda", "--json").error["fix"]
+    context = rlhf("rollout", "status", "a@champion", "--unit", "u1", "--context", "country", "--json").error
+    assert "country=AT" in context["fix"] and "'country' is no fact" in context["message"]
+    helped = " ".join(rlhf("people", "token", "--help").out.replace("│", " ").split())
+    assert all(scope in helped for scope in people.roles.PERMISSIONS)
+
+
 def test_what_was_acknowledged_survives_kill_9(to_serve: Workspace) -> None:
     ids = []
     with served(to_serve) as (process, told):
@@ -115,8 +191,6 @@ def test_what_was_acknowledged_survives_kill_9(to_serve: Workspace) -> None:
 def test_a_server_that_cannot_start_says_why(
     to_serve: Workspace, words: list[str], said: str, capsys: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from command_line import CommandLine
-
     answer = CommandLine(to_serve.root, capsys, monkeypatch)("serve", *words, "--json")
     assert answer.status in (1, 2)
     assert said in answer.error["message"]

@@ -192,6 +192,16 @@ def test_best_of_answers_the_replies_that_the_reward_likes_most(client: TestClie
     assert [points[one["message"]["content"]] for one in body["choices"]] == pytest.approx(best, abs=1e-4)
 
 
+@pytest.mark.parametrize(("reward", "status", "code"), [("nobody", 404, "model_not_found"), ("a", 400, "wrong_role")])
+def test_a_reward_that_cannot_choose_is_refused_before_anything_is_written(
+    client: TestClient, service: Service, monkeypatch: pytest.MonkeyPatch, reward: str, status: int, code: str
+) -> None:
+    begun: list[Any] = []
+    monkeypatch.setattr(service.engine, "reply", begun.append)
+    assert error_of(chat(client, best_of=2, temperature=1, reward=reward), status, code)["param"] == "reward"
+    assert begun == [] and rows(service.workspace) == [] and service.overload.n_replies == 0
+
+
 def test_scores_are_those_of_the_one_scorer(client: TestClient, to_serve: Workspace) -> None:
     replies = ("Boil it for seven minutes.", "No.")
     items = [Item(i, (Message("user", "How?"),), reply) for i, reply in enumerate(replies)]
@@ -278,7 +288,12 @@ def test_models_are_what_may_be_named(client: TestClient, to_serve: Workspace) -
     for name in names:
         one = client.get(f"/v1/models/{name}").json()
         assert one["object"] == "model" and one["rlhf"]["digest"] == digest_named(to_serve, name)
-    error_of(client.get("/v1/models/b@1"), 404, "model_not_found")
+    digest = digest_named(to_serve, "a@3")
+    for name in ("a", f"sha256:{digest}", f"sha256:{digest[:12]}"):  # whatever else a request may name
+        one = client.get(f"/v1/models/{name}").json()
+        assert (one["id"], one["rlhf"]["version"], one["rlhf"]["digest"]) == (name, "a@3", digest)
+    for name in ("b", "b@1", "sha256:0123456789ab", "sha256:0"):
+        error_of(client.get(f"/v1/models/{name}"), 404, "model_not_found")
     registry.retire(to_serve, "a@1")
     assert "a@1" not in [one["id"] for one in client.get("/v1/models").json()["data"]]
 
@@ -337,11 +352,24 @@ def test_what_says_no_more_than_we_do_is_accepted(client: TestClient) -> None:
         ("GET", "/docs", 404, "not_found"),
         ("GET", "/v1/chat/completions", 405, "method_not_allowed"),
         ("POST", "/v1/models", 405, "method_not_allowed"),
+        ("POST", "/v1/embeddings", 404, "not_found"),
         ("POST", "/v1/chat/completions", 400, "invalid_value"),
     ],
 )
 def test_every_refusal_has_openais_shape(client: TestClient, method: str, path: str, status: int, code: str) -> None:
     error_of(client.request(method, path, headers={"Content-Type": "application/json"}), status, code)
+
+
+def test_a_fix_fits_what_was_refused(client: TestClient) -> None:
+    """Nobody is told to do what they did."""
+    error_of(client.delete("/v1/models"), 405, "method_not_allowed")
+    nothing = client.post("/v1/embeddings", json={})
+    assert "/v1/score" in error_of(nothing, 404, "not_found")["message"]
+    empty = client.post("/v1/completions", headers={"Content-Type": "application/json"})
+    error = error_of(empty, 400, "invalid_value")
+    assert error["param"] is None and "has no body" in error["message"]
+    broken = client.post("/v1/completions", content=b"{", headers={"Content-Type": "application/json"})
+    assert error_of(broken, 400, "invalid_value")["param"] is None and "no JSON" in broken.text
 
 
 @pytest.mark.parametrize("raw", [b"{", b"[" * 50_000, b'{"model": NaN}', b"\x00", b"\xed\xa0\x80", b"null", b"[]"])

@@ -56,7 +56,7 @@ def test_every_route_but_two_wants_a_token_once_there_is_one(service: Service, t
             if path in OPEN:
                 assert answer.status_code in (200, 503)
             elif method != "HEAD":
-                error_of(answer, 401, "invalid_api_key")
+                assert f"--scope {NEEDS[path]}" in error_of(answer, 401, "invalid_api_key")["message"]
                 assert answer.headers["www-authenticate"] == "Bearer"
 
 

@@ -18,6 +18,7 @@ from sqlalchemy import select
 from rlhf.engine.wanted import Piece
 from rlhf.serving.overload import Overload
 from rlhf.serving.refusals import Busy, Draining
+from rlhf.serving.serve import _keep_warm
 from rlhf.serving.service import Service
 from rlhf.store import Workspace
 from rlhf.store.tables import exposures
@@ -120,6 +121,7 @@ def test_a_deadline_ends_a_reply_that_takes_too_long(to_serve: Workspace, stream
             assert last["error"]["code"] == "deadline_exceeded", "and no [DONE] behind it"
         else:
             error_of(answer, 504, "deadline_exceeded")
+            assert answer.headers["x-should-retry"] == "false", "once more would be the same work for a slow server"
         until(lambda: is_quiet(service))
         until(lambda: bool(rows(to_serve)))
         assert rows(to_serve)[0].status == "error"
@@ -204,6 +206,23 @@ def test_a_draining_server_ends_what_it_began_and_takes_nothing_new(to_serve: Wo
             assert late.get("/ready").status_code == 503 and late.get("/health").status_code == 200
         thread.join()
         assert told[0].status_code == 200 and told[0].json()["usage"]["completion_tokens"] == 300
+
+
+def test_a_rank_above_the_servers_is_its_own_fault_and_said_at_the_start(
+    to_serve: Workspace, caplog: pytest.LogCaptureFixture
+) -> None:
+    with service_of(to_serve, max_rank=2) as service, client_of(service) as client:
+        warming = threading.Thread(target=_keep_warm, args=(service,))
+        warming.start()
+        until(lambda: service.is_warm)
+        service.overload.drain()
+        warming.join()
+        (told,) = (record.message for record in caplog.records if "a@3" in record.message)
+        assert told.startswith("warning: a@3 (a@champion) can't be served: the LoRA has rank 4")
+        service.overload._is_draining = False
+        answer = chat(client)
+        assert "larger max_rank" in error_of(answer, 503, "version_unavailable")["message"]
+        assert answer.headers["x-should-retry"] == "false"
 
 
 def test_slots_that_are_all_in_use_are_no_reason_for_another_version(to_serve: Workspace) -> None:

@@ -56,8 +56,8 @@ def token(
         list[str],
         typer.Option(
             "--scope",
-            help="What it opens: label, review, evaluate, publish, sign, promote, roll_back, erase, people, serve, feedback. "
-            "May be repeated.",
+            help="What it opens: label, review, evaluate, publish, sign, gate, promote, roll_back, erase, people, serve, "
+            "feedback. May be repeated.",
         ),
     ] = ["label"],  # noqa: B006
     days: Annotated[int, typer.Option("--days", help="Days until it expires.")] = 30,

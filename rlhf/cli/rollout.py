@@ -180,7 +180,9 @@ def _assignment(workspace: Workspace, alias: str, unit: str, context: list[str])
 
     router = Router(workspace, follow=False)
     try:
-        route = router.resolve(alias, pseudonym(workspace, unit), config.given(words=context))
+        route = router.resolve(
+            alias, pseudonym(workspace, unit), config.given(words=context, what="fact", example="country=AT")
+        )
     finally:
         router.close()
     told = {"version": route.version, "digest": route.digest, "arm": route.arm, "rule": route.rule}

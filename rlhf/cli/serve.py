@@ -23,9 +23,13 @@ def serve(
         list[str] | None,
         typer.Argument(
             metavar="[KEY=VALUE]…",
-            help="Limits: rows, slots, max_rank, queue, deadline_s, drain_s, max_tokens, body_bytes, per_s, burst, votes_per_unit.",
+            help="Limits: rows, slots, max_rank, queue, deadline_s, drain_s, body_bytes, per_s, burst, votes_per_unit; "
+            "and max_tokens, the length of a reply that names none. See: rlhf serve --settings",
         ),
     ] = None,
+    settings: Annotated[
+        bool, typer.Option("--settings", help="List every setting with its default and its help, and start nothing.")
+    ] = False,
     host: Annotated[
         str, typer.Option("--host", help="The address to listen on; others than this machine's own want tokens.")
     ] = "127.0.0.1",
@@ -73,6 +77,11 @@ def serve(
     from rlhf.serving.engines import addresses_of, vllm_placement
     from rlhf.serving.serve import serve as run_server
 
+    if settings:
+        fields = ServeSettings.model_json_schema()["properties"]
+        told = {name: {"default": one["default"], "help": one["description"]} for name, one in fields.items()}
+        run.result(told, config.describe(ServeSettings))
+        return
     bounds = config.load(ServeSettings, None, words or ())
     workspace = run.workspace()
     vllm = addresses_of(engine, vllm_generate, vllm_score, os.environ)
@@ -82,7 +91,10 @@ def serve(
     if vllm is not None:
         place = vllm_placement(dtype)
     elif dtype is not None or device != "auto":
-        place = choose(device, dtype or "auto")
+        try:
+            place = choose(device, dtype or "auto")
+        except BadUsage as error:  # its fix is for settings' words
+            raise BadUsage(error.message, fix=error.fix.replace("device=", "--device ")) from None
 
     def announce(listening: Listening) -> None:
         told = {

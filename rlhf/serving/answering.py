@@ -47,6 +47,7 @@ class Answering:
         self.lease: ExitStack | None = None
         self.chooser: str | None = None  # the reward that chose among the replies
         self._route: Route | None = None
+        self.choosing: Route | None = None  # to the reward that is asked to choose
         self._streams: Sequence[Stream] = ()
         self._news: asyncio.Queue[tuple[int, Piece | BaseException]] = asyncio.Queue()
         self._is_closed = self._is_recorded = False
@@ -90,6 +91,10 @@ class Answering:
     async def begin(self) -> None:
         """Resolve the model, once; hold its version; render the prompt; start the replies."""
         asked, service = self.asked, self.service
+        if asked.reward is not None:  # before anything is computed, and before an arm could be blamed
+            if not all(asked.messages_of(i) for i in range(asked.n_prompts)):
+                raise BadField("a reward judges words, not token ids", param="prompt", fix="send the prompt as a text")
+            self.choosing = service.route(asked.reward, asked.unit, asked.metadata, "reward", param="reward")
         try:
             self._route = service.route(asked.model, asked.unit, asked.metadata, "policy")
         except Retired as refusal:  # whoever names it is mistaken: no failure of the version's

@@ -1,6 +1,6 @@
 """The application: OpenAI's routes over versions, and what an operator and a monitor ask.
 
-GET  /v1/models[/MODEL]                        aliases and versions that may be named
+GET  /v1/models[/MODEL]                        aliases and versions that may be named; MODEL: a bare name or a digest, too
 POST /v1/chat/completions  /v1/completions     replies, whole or by server-sent events
 POST /v1/score                                 {model, prompt, reply | reply_a, reply_b} → reward, doubt, P(a beats b)
 POST /v1/feedback                              what a user said of a reply, by its request id
@@ -26,13 +26,14 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from rlhf import registry
-from rlhf.errors import RlhfError
+from rlhf.errors import BadUsage, NotFound, RlhfError
 from rlhf.registry import aliases
 from rlhf.serving import capture, completions, metrics, readiness, scores
 from rlhf.serving.asked import ChatAsked, ScoreAsked, TextAsked
 from rlhf.serving.capture import FeedbackAsked
 from rlhf.serving.guard import Guard
 from rlhf.serving.refusals import UnknownModel, response_to
+from rlhf.serving.router import DEFAULT_ALIAS
 from rlhf.serving.service import Service
 from rlhf.store import Workspace
 
@@ -81,10 +82,7 @@ def _asking(service: Service) -> APIRouter:
 
     @router.get("/v1/models/{model:path}")
     async def model(model: str) -> dict[str, Any]:
-        for one in await run_in_threadpool(list_models, service):
-            if one["id"] == model:
-                return one
-        raise UnknownModel(f"there is no model {model[:300]}", fix="see: GET /v1/models")
+        return await run_in_threadpool(model_named, service, model)
 
     @router.post("/v1/chat/completions")
     async def chat(request: Request, asked: ChatAsked) -> Response:
@@ -168,6 +166,22 @@ def list_models(service: Service) -> list[dict[str, Any]]:
                 }
             )
     return sorted(found, key=lambda one: str(one["id"]))
+
+
+def model_named(service: Service, name: str) -> dict[str, Any]:
+    """What `GET /v1/models` says of it, under the name that was asked for: everything that a request may name. Raises UnknownModel,
+    Retired, Unavailable."""
+    listed = {one["id"]: one for one in list_models(service)}
+    bare = f"{name}@{DEFAULT_ALIAS}"
+    if (found := listed.get(name) or listed.get(bare)) is None and name.startswith("sha256:"):
+        try:
+            route = service.router.resolve(name)
+        except (NotFound, BadUsage) as error:
+            raise UnknownModel(error.message, fix=error.fix) from None
+        found = listed.get(route.version)
+    if found is None:
+        raise UnknownModel(f"there is no model {name[:300]}", fix="see: GET /v1/models")
+    return {**found, "id": name}
 
 
 def _digests(move: Any) -> set[str]:

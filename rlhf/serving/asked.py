@@ -7,22 +7,19 @@ that changes nothing is passed over. Ours beside OpenAI's: `session`, `consent`,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from rlhf.feedback.consent import scopes
 from rlhf.records import Message
+from rlhf.serving.fields import Fact, Number, Short, Text, Truth, Whole
 from rlhf.serving.refusals import BadField
 
 MOST_REPLIES = 16  # to one prompt
 MOST_PROMPTS = 128
 _TOP = 20  # log-probabilities beside the chosen token's
-Short = Annotated[str, StringConstraints(min_length=1, max_length=300, pattern=r"^[^\x00]*$")]
-Text = Annotated[str, StringConstraints(pattern=r"^[^\x00]*$")]
-Fact = (
-    Annotated[str, StringConstraints(max_length=512)] | bool | int | float
-)  # OpenAI's are texts; an audience may count
+_PROMPTS = "a text, a list of texts, a list of token ids, or a list of such lists"
 _HARMLESS = {
     "store",
     "service_tier",
@@ -55,6 +52,15 @@ _NEUTRAL: Mapping[str, tuple[Any, ...]] = {
 }
 
 
+class StreamOptions(BaseModel):
+    """OpenAI's. include_obfuscation: padding against who listens, which changes no answer."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    include_usage: Truth = False
+    include_obfuscation: Truth = False
+
+
 class Asked(BaseModel):
     """What every request for replies has. user, session: who is served, so that they stay in their arm; never stored as they
     are. metadata: facts for a rollout's audience. consent: what prompt and reply may be kept for; none = they aren't kept."""
@@ -62,15 +68,15 @@ class Asked(BaseModel):
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
     model: Short
-    stream: bool = False
-    stream_options: dict[str, Any] | None = None
-    n: int = Field(1, ge=1, le=MOST_REPLIES)
-    best_of: int | None = Field(None, ge=1, le=MOST_REPLIES)
+    stream: Truth = False
+    stream_options: StreamOptions | None = None
+    n: Whole = Field(1, ge=1, le=MOST_REPLIES)
+    best_of: Whole | None = Field(None, ge=1, le=MOST_REPLIES)
     reward: Short | None = None
-    max_tokens: int | None = Field(None, ge=1)
-    temperature: float = Field(1.0, ge=0.0, le=2.0)
-    top_p: float = Field(1.0, gt=0.0, le=1.0)
-    seed: int | None = Field(None, ge=-(2**63), le=2**63 - 1)
+    max_tokens: Whole | None = Field(None, ge=1)
+    temperature: Number = Field(1.0, ge=0.0, le=2.0)
+    top_p: Number = Field(1.0, gt=0.0, le=1.0)
+    seed: Whole | None = Field(None, ge=-(2**63), le=2**63 - 1)
     stop: tuple[Text, ...] = ()
     user: Short | None = None
     session: Short | None = None
@@ -127,7 +133,7 @@ class Asked(BaseModel):
 
     @property
     def include_usage(self) -> bool:
-        return bool((self.stream_options or {}).get("include_usage"))
+        return self.stream_options is not None and self.stream_options.include_usage
 
     def check(self) -> None:
         """Raises BadField for what we can't do, by name."""
@@ -188,9 +194,9 @@ class ChatAsked(Asked):
     """POST /v1/chat/completions."""
 
     messages: list[Turn] = Field(min_length=1, max_length=1000)
-    max_completion_tokens: int | None = Field(None, ge=1)
-    logprobs: bool = False
-    top_logprobs: int = Field(0, ge=0, le=_TOP)
+    max_completion_tokens: Whole | None = Field(None, ge=1)
+    logprobs: Truth = False
+    top_logprobs: Whole = Field(0, ge=0, le=_TOP)
 
     def check(self) -> None:
         super().check()
@@ -217,8 +223,17 @@ class ChatAsked(Asked):
 class TextAsked(Asked):
     """POST /v1/completions: raw prompts, as texts or as token ids. Reply j to prompt i is the choice i n + j."""
 
-    prompt: Text | list[int] | list[Text] | list[list[int]]
-    logprobs: int | None = Field(None, ge=0, le=_TOP)
+    prompt: Text | list[Whole] | list[Text] | list[list[Whole]]
+    logprobs: Whole | None = Field(None, ge=0, le=_TOP)
+
+    @field_validator("prompt", mode="before")
+    @classmethod
+    def _possible(cls, value: Any) -> Any:
+        """Said once for all the kinds, none of which a wrong value comes near."""
+        one, several = isinstance(value, str), isinstance(value, list) and value
+        if not one and (not several or len({type(part) for part in value}) > 1 or isinstance(value[0], dict | bool)):
+            raise ValueError(f"wanted {_PROMPTS}")
+        return value
 
     @field_validator("prompt", mode="after")
     @classmethod

@@ -21,7 +21,7 @@ from rlhf.serving import openai_shapes as shapes
 from rlhf.serving.answering import Answering, Left
 from rlhf.serving.asked import ChatAsked, TextAsked
 from rlhf.serving.doorway import Receive, Scope, Send
-from rlhf.serving.refusals import BadField, body_of
+from rlhf.serving.refusals import Draining, body_of
 from rlhf.serving.scores import scored
 from rlhf.serving.service import Service
 
@@ -75,12 +75,9 @@ async def _choose(answering: Answering) -> None:
     """Put the replies that are answered first: all, or to each prompt the `n` that the reward gives most points. Those it can't
     score come last."""
     asked, service, replies = answering.asked, answering.service, answering.replies
-    if asked.reward is None:
+    if (route := answering.choosing) is None:
         return
     of_prompt = [[k for k, reply in enumerate(replies) if reply.prompt == i] for i in range(asked.n_prompts)]
-    if not all(asked.messages_of(i) for i in range(asked.n_prompts)):
-        raise BadField("a reward judges words, not token ids", param="prompt", fix="send the prompt as a text")
-    route = service.route(asked.reward, asked.unit, asked.metadata, "reward")
     answering.chooser = route.digest
     with await service.lease(str(route.digest)):
         for i, own in enumerate(of_prompt):
@@ -115,7 +112,9 @@ class EventStream(Response):
             answering.close("cancelled")
         except asyncio.CancelledError:
             answering.close("cancelled")
-            raise
+            if not answering.service.overload.is_draining:
+                raise
+            await self._fail(send, Draining.cut_off())
         except TimeoutError:
             await self._fail(send, answering.too_late())
         except Exception as error:

@@ -7,6 +7,7 @@ nothing: it would have to say its origin, or to send JSON without asking, which 
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, MutableMapping
 from typing import Any
 from urllib.parse import urlsplit
@@ -36,7 +37,7 @@ SCOPES = (
 SERVING_SCOPES = ("serve", "feedback")
 LOCAL = Actor("local", ("evaluate", "feedback", "roll_back", "serve"))
 BODY_S = 20.0
-_log_in = "send the header `Authorization: Bearer TOKEN`; a token is made by: rlhf people token NAME --scope serve"
+_log_in = "send the header `Authorization: Bearer TOKEN`; a token is made by: rlhf people token NAME --scope "
 
 
 class InvalidKey(Unauthenticated):
@@ -80,6 +81,10 @@ class Guard:
             if started:
                 raise
             await response_to(error)(scope, receive, send_guarded)
+        except asyncio.CancelledError:  # a server that ends cuts off what is still under way
+            if started or not self.service.overload.is_draining:
+                raise
+            await response_to(Draining.cut_off())(scope, receive, send_guarded)
 
     async def _check(self, request: Request) -> None:
         doorway.check_single(request)
@@ -91,8 +96,7 @@ class Guard:
         if request.method not in ("GET", "HEAD"):
             _check_origin(request)
         actor = request.state.actor = await self._who(request)
-        scope = next((scope for start, scope in SCOPES if path.startswith(start)), None)
-        if scope is not None:
+        if (scope := scope_of(path)) is not None:
             actor.require(scope)
         if actor is not LOCAL and (wait_s := self.pace.take(actor.name)) > 0:
             raise TooOften("this token asks more often than this server answers", wait_s)
@@ -104,7 +108,8 @@ class Guard:
         scheme, _, bearer = request.headers.get("authorization", "").partition(" ")
         token = bearer.strip() if scheme.lower() == "bearer" else ""
         try:
-            return await run_in_threadpool(who, self.service.workspace, token, self.is_local)
+            wanted = scope_of(request.scope["path"]) or "serve"
+            return await run_in_threadpool(who, self.service.workspace, token, self.is_local, wanted)
         except InvalidKey:
             if token:
                 if (wait_s := self.failures.wait_s(peer(request.scope))) > 0:
@@ -113,15 +118,21 @@ class Guard:
             raise
 
 
-def who(workspace: Workspace, token: str, is_local: bool) -> Actor:
-    """The token's actor; on loopback, while no token was ever made for serving, whoever asks. Raises InvalidKey."""
+def scope_of(path: str) -> str | None:
+    """What a path wants of a token beyond being one; None = nothing is known there."""
+    return next((scope for start, scope in SCOPES if path.startswith(start)), None)
+
+
+def who(workspace: Workspace, token: str, is_local: bool, scope: str = "serve") -> Actor:
+    """The token's actor; on loopback, while no token was ever made for serving, whoever asks. scope: what a token would need.
+    Raises InvalidKey."""
     try:
         return people.actor_of(workspace, token)
     except Forbidden as error:
         if is_local and not has_serving_token(workspace):
             return LOCAL
         if not token:
-            raise InvalidKey("no token came with the request", fix=_log_in) from None
+            raise InvalidKey("no token came with the request", fix=_log_in + scope) from None
         raise InvalidKey(error.message, fix=error.fix) from None
 
 
@@ -143,5 +154,7 @@ def _check_origin(request: Request) -> None:
     if request.headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
         raise Refused("the request comes from another site", fix="ask from a server, or put both behind one proxy")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if request.method != "POST":  # browsers ask before they send any other
+        return
     if kind != "application/json":
         raise Refused("the API takes JSON alone", fix="send the header `Content-Type: application/json`")

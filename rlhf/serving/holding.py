@@ -29,7 +29,7 @@ from rlhf.errors import BadInput, Conflict, Damaged, NotFound, RlhfError
 from rlhf.records import Message
 from rlhf.registry.ensembles import CONFIG_NAME
 from rlhf.registry.folder import read_json
-from rlhf.serving.refusals import NotServable
+from rlhf.serving.refusals import DoesNotFit, NotServable
 from rlhf.store import Workspace
 
 _REFUSED_S = 30.0  # until a version that failed is tried again
@@ -112,7 +112,7 @@ class Holding:
 
     def lease(self, digest: str) -> ExitStack:
         """A lease; loads and checks the version first where that is wanted. Waits. Raises NotServable where every slot is in use
-        or the version failed before, Damaged, BadInput where it doesn't fit this server's base."""
+        or the version failed before, Damaged, BadInput where it is for another base, DoesNotFit."""
         with self._loading_of(digest):
             if (lease := self.lease_now(digest)) is not None:
                 return lease
@@ -144,14 +144,14 @@ class Holding:
         columns = [[[score for score, _ in row] for row in rows] for rows in rows_K]
         return combined(Rule(ensemble["combine"], ensemble["k"], ensemble["scale"]), columns)
 
-    def warm(self, digests: Iterable[str]) -> dict[str, str]:
+    def warm(self, digests: Iterable[str]) -> dict[str, RlhfError]:
         """Have these in memory, checked, and give what went wrong by digest; one that fails is told to nobody else."""
         wrong = {}
         for digest in digests:
             try:
                 self.lease(digest).close()
             except RlhfError as error:
-                wrong[digest] = error.message
+                wrong[digest] = error
         return wrong
 
     def _loaded(self, digest: str) -> ExitStack:
@@ -188,12 +188,15 @@ class Holding:
             return taken.pop_all()
 
     def _load(self, digest: str, folder: Path) -> None:
-        """Into a slot; where all are in use the next that comes free, if one does. Raises NotServable."""
+        """Into a slot; where all are in use the next that comes free, if one does. Raises NotServable, DoesNotFit."""
         ends = time.monotonic() + self.room_s
         while True:
             try:
                 self.engine.load(digest, folder)
                 return
+            except BadInput as error:
+                fix = error.fix.replace("start it with a larger max_rank", "start the server with a larger max_rank")
+                raise DoesNotFit(error.message, fix=fix) from None
             except Conflict as error:
                 if time.monotonic() >= ends:
                     fix = "try again in a moment, or start the server with more slots"

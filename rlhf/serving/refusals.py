@@ -2,7 +2,8 @@
 
 A client of that kind tries 408, 409, 429 and 5xx again by itself and waits as long as `Retry-After` says. So what was retired is
 410. A version that is damaged or failed its checks is the server's fault, whatever is asked, and stays a 5xx, on which monitors and
-proxies act; `x-should-retry: false` tells the client that another try a second later gets the same.
+proxies act; `x-should-retry: false` tells the client that another try a second later gets the same, or, past the deadline, that it
+would be the same work once more for a server that has too much of it.
 """
 
 from __future__ import annotations
@@ -19,9 +20,14 @@ from starlette.responses import JSONResponse, Response
 from rlhf.errors import BadInput, Damaged, NotFound, RlhfError
 from rlhf.serving.doorway import TooOften
 from rlhf.serving.routes import Unavailable
+from rlhf.serving.wording import said_of
 from rlhf.store.database import refusal_of
 
 _log = logging.getLogger("rlhf.serving")
+_ADDRESSES = (
+    "GET /v1/models; POST /v1/chat/completions, /v1/completions, /v1/score, /v1/feedback, "
+    "/v1/aliases/NAME@ALIAS/actions/rollback; GET /health, /ready, /metrics"
+)
 _TYPES = {
     401: "authentication_error",
     403: "permission_error",
@@ -38,7 +44,7 @@ _TYPES = {
 class BadField(BadInput):
     """A field of the request that can't be taken, by name. Ignoring it would change the answer in silence."""
 
-    def __init__(self, message: str, *, param: str, fix: str, code: str = "unsupported_parameter") -> None:
+    def __init__(self, message: str, *, param: str | None, fix: str, code: str = "unsupported_parameter") -> None:
         super().__init__(message, fix=fix)
         self.param, self.code = param, code
 
@@ -47,7 +53,10 @@ class UnknownModel(NotFound):
     """No version has this name; nothing answers in its place."""
 
     code = "model_not_found"
-    param = "model"
+
+    def __init__(self, message: str, *, fix: str, param: str = "model") -> None:
+        super().__init__(message, fix=fix)
+        self.param = param
 
 
 class Busy(RlhfError):
@@ -66,6 +75,11 @@ class Draining(Busy):
 
     code = "draining"
     http_status = 503
+
+    @classmethod
+    def cut_off(cls) -> Draining:
+        """Of a request that was under way when the server's time for that was over."""
+        return cls("this server was stopped before the answer was whole", 5.0)
 
 
 class TooLate(RlhfError):
@@ -89,11 +103,18 @@ class NotServable(RlhfError):
     http_status = 503
 
 
+class DoesNotFit(RlhfError):
+    """A version that this server can't hold as it was started: whoever asks for it is not at fault."""
+
+    code = "version_unavailable"
+    http_status = 503
+
+
 def response_to(error: Exception) -> Response:
     """Any error as the response that it gets."""
     refusal = as_refusal(error)
     headers = {"retry-after": refusal.retry_after} if isinstance(refusal, Busy | TooOften) else {}
-    if isinstance(refusal, Damaged | Unavailable):
+    if isinstance(refusal, Damaged | Unavailable | DoesNotFit | TooLate):
         headers["x-should-retry"] = "false"
     if refusal.http_status == 401:
         headers["www-authenticate"] = "Bearer"
@@ -130,13 +151,9 @@ def as_refusal(error: Exception) -> RlhfError:
 
 
 def _invalid(error: RequestValidationError) -> RlhfError:
-    found = error.errors()
-    places = [".".join(str(part) for part in entry["loc"][1:]) for entry in found]
-    said = "; ".join(f"{place or 'body'}: {entry['msg']}" for place, entry in zip(places, found, strict=True))
-    first = places[0].split(".")[0] if found else ""
-    return BadField(
-        f"the request can't be taken: {said[:1000]}", param=first, fix="correct the fields named", code="invalid_value"
-    )
+    said, field = said_of(error.errors(), error.body)
+    fix = "send a JSON object" if field is None else "correct what is named"
+    return BadField(f"the request can't be taken: {said[:1000]}", param=field, fix=fix, code="invalid_value")
 
 
 def _of_framework(error: HTTPException) -> RlhfError:
@@ -144,7 +161,7 @@ def _of_framework(error: HTTPException) -> RlhfError:
         return error.__cause__
     refusal: RlhfError
     if error.status_code == 404:
-        refusal = NotFound("there is nothing at this address", fix="the addresses are those of OpenAI's API under /v1")
+        refusal = NotFound("there is nothing at this address", fix=f"here are {_ADDRESSES}")
     elif error.status_code == 405:
         refusal = RlhfError("this address takes another method", fix="GET what lists, POST what asks for something")
         refusal.code = "method_not_allowed"

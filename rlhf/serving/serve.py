@@ -1,12 +1,15 @@
 """The server: one base in memory, versions beside it, requests until it is told to stop.
 
-SIGTERM drains: `/ready` and new requests get 503, what was begun ends (up to `drain_s`), then what was served is flushed to the
-disk, and the process ends with 0. A second signal doesn't wait.
+SIGTERM drains: `/ready` and new requests get 503, what was begun ends (up to `drain_s`; what lasts longer is cut off with a 503 or,
+in a stream, an error event), then what was served is flushed to the disk, and the process ends with 0. A second signal doesn't
+wait: what is under way is cut off at once, and the process ends as an interrupted command.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -20,7 +23,7 @@ from rlhf.engine import bases
 from rlhf.engine.bases import Base
 from rlhf.engine.placement import Placement, choose
 from rlhf.engine.vllm.addresses import Addresses
-from rlhf.errors import BadUsage, Forbidden, NotFound
+from rlhf.errors import BadUsage, Forbidden, Interrupted, NotFound, RlhfError
 from rlhf.serving import readiness
 from rlhf.serving.api import create_app
 from rlhf.serving.bounds import ServeSettings
@@ -31,6 +34,7 @@ from rlhf.serving.holding import Holding
 from rlhf.serving.listening import address_of, bind, is_loopback
 from rlhf.serving.metrics import Metrics
 from rlhf.serving.overload import Overload
+from rlhf.serving.refusals import NotServable
 from rlhf.serving.router import Router
 from rlhf.serving.service import Service
 from rlhf.serving.tending import Tender
@@ -38,6 +42,7 @@ from rlhf.store import Workspace
 
 _LOOK_S = 0.5  # how often it is looked whether an alias points at something new
 _LAST_S = 2.0  # that connections have to close after the drain
+_log = logging.getLogger("rlhf.serving")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ def serve(
     engine. on_listen: called once, when requests are taken.
 
     Raises Forbidden where the host is reachable from other machines and no token for serving is live, BadUsage where several
-    bases could be meant, and what `listening.bind` raises.
+    bases could be meant, Interrupted where a second signal cut requests off, and what `listening.bind` raises.
     """
     if not is_loopback(host) and not has_serving_token(workspace, live=True):
         raise Forbidden(
@@ -89,6 +94,11 @@ def serve(
         finally:
             service.overload.drain()
             warming.join()  # before the engine that it uses is closed
+    if server.n_interrupted:
+        raise Interrupted(
+            f"a second signal cut off {server.n_interrupted} requests that were under way",
+            fix="one signal lets them end; start the server again with the same command",
+        )
 
 
 @contextlib.contextmanager
@@ -134,7 +144,7 @@ def base_to_serve(workspace: Workspace, name: str | None) -> Base:
 
 
 class _Server(uvicorn.Server):
-    """on_listen: called once signals are ours and requests are taken."""
+    """on_listen: called once signals are ours and requests are taken. n_interrupted: requests that a second signal cut off."""
 
     def __init__(self, app: object, service: Service, on_listen: Callable[[], None]) -> None:
         config = uvicorn.Config(
@@ -146,39 +156,79 @@ class _Server(uvicorn.Server):
         )
         super().__init__(config)
         self.service, self._on_listen = service, on_listen
-        self._n_signals = 0
+        self._n_signals = self.n_interrupted = 0
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        self._loop = asyncio.get_running_loop()
         await super().startup(sockets)
         self._on_listen()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         self._n_signals += 1
         if self._n_signals > 1:
-            self.should_exit = self.force_exit = True
+            self.force_exit = self._n_signals > 2
+            self._soon(self._interrupt)
             return
         threading.Thread(target=self._drain, name="draining", daemon=True).start()  # a handler must take no lock
 
     def _drain(self) -> None:
         self.service.overload.drain()
-        self.service.overload.wait_idle(self.service.bounds.drain_s)
+        is_idle = self.service.overload.wait_idle(self.service.bounds.drain_s)
+        if is_idle:
+            self.should_exit = True
+        else:
+            self._soon(self._outlasted)
+
+    def _soon(self, call: Callable[[], None]) -> None:
+        """On the loop, where there is one: before it, and after, nothing is under way."""
+        self.should_exit = self.should_exit or self._loop is None
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # it was closed meanwhile
+                self._loop.call_soon_threadsafe(call)
+
+    def _outlasted(self) -> None:
+        if not self.should_exit and (n := self._cut_off()):
+            _log.warning("%d requests lasted longer than drain_s=%g and were cut off", n, self.service.bounds.drain_s)
         self.should_exit = True
+
+    def _interrupt(self) -> None:
+        self.service.overload.drain()
+        self.n_interrupted += self._cut_off()
+        self.should_exit = True
+
+    def _cut_off(self) -> int:
+        """End every request that is under way, and give their number: each answers so itself (`guard.py`, `completions.py`)."""
+        tasks = [task for task in self.server_state.tasks if not task.done()]
+        for task in tasks:
+            task.cancel()
+        return len(tasks)
 
 
 def _keep_warm(service: Service) -> None:
     """What aliases and arms point at is loaded before it is asked for, and what they come to point at as soon as it is seen. Each
-    once: where slots are too few for all, the busy ones stay. A version that fails is told to whoever asks for it. An engine that
-    failed is asked whether it works again."""
+    once: where slots are too few for all, the busy ones stay. A version that fails is told to whoever asks for it, and in the log.
+    An engine that failed is asked whether it works again."""
     tried: set[str] = set()
     while not service.overload.is_draining:
         for digest in sorted(service.router.wanted() - tried):
             if service.overload.is_draining:
                 return
-            service.holding.warm([digest])
+            for error in service.holding.warm([digest]).values():
+                _warn(service, digest, error)
             tried.add(digest)
         service.is_warm = True
         readiness.knock(service)
         service.overload.wait_draining(_LOOK_S)
+
+
+def _warn(service: Service, digest: str, error: RlhfError) -> None:
+    """Say which of this base's versions that are pointed at can't be served; one that waits for a slot can, later."""
+    row = registry.show(service.workspace, f"sha256:{digest}")
+    if isinstance(error, NotServable) or row.manifest["base"]["digest"] != service.base.digest:
+        return
+    named = f" ({', '.join(row.aliases)})" if row.aliases else ""
+    _log.warning("warning: %s%s can't be served: %s; %s", row.ref, named, error.message, error.fix)
 
 
 def _place() -> Placement:

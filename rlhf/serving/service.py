@@ -58,20 +58,25 @@ class Service:
     _judge: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "judging"))
     _rendering: threading.Lock = field(default_factory=threading.Lock)
 
-    def route(self, model: str, unit: str | None, context: Mapping[str, Any], role: Role) -> Route:
-        """The one version that answers, by the router. Raises what it raises, BadField for a version of another role."""
+    def route(
+        self, model: str, unit: str | None, context: Mapping[str, Any], role: Role, *, param: str = "model"
+    ) -> Route:
+        """The one version that answers, by the router. param: the field that named it. Raises what the router raises, BadField for
+        a version of another role."""
         if model.startswith("base:"):
-            raise UnknownModel(f"{model[:300]} is a bare base, which is never served", fix="name a version or an alias")
+            raise UnknownModel(
+                f"{model[:300]} is a bare base, which is never served", fix="name a version or an alias", param=param
+            )
         try:
             route = self.router.resolve(model, None if unit is None else pseudonym(self.workspace, unit), context)
         except (NotFound, BadUsage) as error:
-            raise UnknownModel(error.message, fix=error.fix) from None
+            raise UnknownModel(error.message, fix=error.fix, param=param) from None
         if route.role != role or route.digest is None:
             does = (
                 "writes no replies: ask /v1/score" if role == "policy" else "scores nothing: ask /v1/chat/completions"
             )
             raise BadField(
-                f"{route.version} is a {route.role} and {does}", param="model", fix=f"name a {role}", code="wrong_role"
+                f"{route.version} is a {route.role} and {does}", param=param, fix=f"name a {role}", code="wrong_role"
             )
         return route
 
