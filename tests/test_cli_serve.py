@@ -158,6 +158,7 @@ def test_fixes_are_spelled_as_the_command_is(
     rlhf = CommandLine(to_serve.root, capsys, monkeypatch)
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert "--device cpu" in rlhf("serve", "--device", "cuda", "--json").error["fix"]
+    assert rlhf("rollout", "start", "a@champion", "a@2", "--kind", "ab", "--why", "trial", "--json").status == 0
     context = rlhf("rollout", "status", "a@champion", "--unit", "u1", "--context", "country", "--json").error
     assert "country=AT" in context["fix"] and "'country' is no fact" in context["message"]
     helped = " ".join(rlhf("people", "token", "--help").out.replace("│", " ").split())
