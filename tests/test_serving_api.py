@@ -252,8 +252,11 @@ def test_a_damaged_version_is_an_error_that_stays_one(client: TestClient, to_ser
     assert chat(client, "a@1").status_code == 200, "the others are served"
 
 
-def test_a_call_to_a_retired_version_is_no_error_of_the_versions(client: TestClient, to_serve: Workspace) -> None:
+def test_a_call_to_a_retired_version_is_no_error_of_the_versions(
+    client: TestClient, service: Service, to_serve: Workspace
+) -> None:
     registry.retire(to_serve, "a@1")
+    service.router.refresh()
     for _ in range(3):
         error_of(chat(client, "a@1"), 410, "retired")
     assert rows(to_serve) == []

@@ -119,7 +119,7 @@ def test_a_vllm_that_is_gone_is_an_error_and_the_server_stays(to_serve: Workspac
         with service_of(to_serve, vllm=Addresses(url)) as service, client_of(service) as client:
             assert text_of(chat(client))
             answer = client.post("/v1/score", json=SCORED)
-            assert answer.status_code == 400 and "needs a vLLM that pools" in answer.text
+            assert answer.status_code == 503 and "needs a vLLM that pools" in answer.text
             process.close()
             error_of(chat(client), 500, "engine_failed")
             assert service.engine.busy().rows == 0
