@@ -91,7 +91,9 @@ def test_a_rollback_by_keyboard_is_followed_within_a_second(place: Place, tmp_pa
     last = aliases.history(place.workspace, ALIAS)[-1]
     assert (last.action, last.who, last.why) == ("rollback", "op", "complaints since noon")
     place.section().locator("summary").click()
-    place.section().locator(".steps li", has_text="complaints since noon").wait_for()
+    steps = place.section().locator(".steps li", has_text="complaints since noon")
+    steps.filter(has_text="Rolled back from hh@2 to hh@1").wait_for()
+    steps.filter(has_text="Ended, since its alias was rolled back").wait_for()
 
 
 def test_a_refresh_moves_no_focus_and_keeps_what_is_typed(place: Place) -> None:
