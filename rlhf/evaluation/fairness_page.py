@@ -22,7 +22,7 @@ _MORE = (
     ("brier", "Brier score", "3"),
     ("margin", "score difference, nats", "+2"),
     ("overconfidence", "overconfidence, points", "+%"),
-    ("prefers_longer", "prefers the longer, %", "%"),
+    ("prefers_longer", "picks longer, %", "%"),
 )
 
 
