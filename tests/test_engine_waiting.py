@@ -46,7 +46,7 @@ def slow(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     read_on = waiting.Reading.advance
 
     def slowly(self: waiting.Reading, n: int) -> None:
-        time.sleep(0.005)
+        time.sleep(0.02)
         sizes.append(n)
         read_on(self, n)
 
