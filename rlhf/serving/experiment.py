@@ -178,7 +178,9 @@ def _compared(
     looked = two_arms.looked([number[row.unit] for row in rows], treated, values, ends, past_U)
     told = two_arms.sequence(looked, planned=planned, alpha=alpha)
     if not math.isfinite(float(looked.se[-1])):
-        return Compared(arm, "too few", "nothing varies: every user has the same value", **about)
+        return Compared(
+            arm, "too few", "nothing varies: every user of an arm has the same value, or what the past told", **about
+        )
     low, high, p = float(told.low[-1]), float(told.high[-1]), float(told.p[-1])
     says, why = _verdict(metric, p, low, high, alpha)
     sd = float(looked.se[-1]) / math.sqrt(1 / units[arm] + 1 / units[CONTROL])

@@ -213,6 +213,13 @@ def entries(connection: Connection, rollout_id: str) -> list[dict[str, Any]]:
     return told
 
 
+def of_same_draw(connection: Connection, rollout: Rollout) -> list[str]:
+    """The other rollouts of its alias that had its salt, by id: they drew the same users into the same buckets."""
+    others = (rollouts.c.alias == rollout.alias) & (rollouts.c.id != rollout.id)
+    specs = connection.execute(select(rollouts.c.id, rollouts.c.spec).where(others))
+    return [row.id for row in specs if (json.loads(row.spec)["settings"].get("salt") or row.id) == rollout.plan.salt]
+
+
 def ended_by(connection: Connection, alias: str, seq: int) -> Rollout | None:
     """The rollout that was in force until this entry of its alias, as it is since; None where there was none."""
     newest = select(rollouts.c.id).where(rollouts.c.alias == alias).order_by(rollouts.c.id.desc()).limit(1)

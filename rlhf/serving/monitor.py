@@ -52,9 +52,12 @@ def served(connection: Connection, rollout: Rollout) -> list[Served]:
 
 
 def earlier(connection: Connection, rollout: Rollout) -> list[Served]:
-    """Every reply that its alias gave and showed before the rollout began: what its users were like before."""
+    """Every reply that its alias gave and showed before the rollout began: what its users were like before. Left out is what a
+    rollout of the same salt drew, whose arms had the same users: that past would know the arm."""
     e = exposures.c
-    return replies(connection, e.alias == rollout.alias, e.at < rollout.started_at, e.rule != "shadow")
+    drawn_alike = e.rollout_id.in_(log.of_same_draw(connection, rollout)) & (e.rule == "weights")
+    before = (e.alias == rollout.alias, e.at < rollout.started_at, e.rule != "shadow")
+    return replies(connection, *before, e.rollout_id.is_(None) | ~drawn_alike)
 
 
 def replies(connection: Connection, *where: ColumnElement[bool]) -> list[Served]:
