@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import adapter_folders as made
+from preferences import WORDS
 from sqlalchemy import insert
 
 from rlhf.ids import now
@@ -64,6 +65,26 @@ def serve(
         write.connection.execute(insert(exposures), kept)
         sums.add(workspace.database, write.connection, kept)
     return rows
+
+
+def shown(
+    workspace: Workspace, n: int, *, seed: int = 0, tag: str = "r", long_turns: bool = False, **changed: Any
+) -> None:
+    """`n` replies like those of `preferences.cut_polite`; long_turns: prompts of several turns are five times as long."""
+    chance = random.Random(seed)
+    phrase = lambda: " ".join(chance.choice(WORDS) for _ in range(chance.randint(1, 4)))  # noqa: E731
+    rows = []
+    for i in range(n):
+        turns = [f"Question {i} about {phrase()}?"]
+        if i % 5 == 0:
+            turns.append(f"And {' and '.join(phrase() for _ in range(15 if long_turns else 1))}?")
+        prompt = tuple({"role": "user", "content": turn} for turn in turns)
+        reply = f"Yes {phrase()} thanks" if i % 2 else f"No {phrase()}"
+        said = {"prompt": prompt, "reply": reply, "length_chars": len(reply), "reward": chance.gauss(0, 1), **changed}
+        exposure = Exposure(f"{tag}{i}", ALIAS, "hh", None, alias=ALIAS, unit=f"u{seed}-{i}", **said)
+        rows.append(_exposure_row(exposure))
+    with workspace.write() as write:
+        write.connection.execute(insert(exposures), rows)
 
 
 def thumb(request_id: str, up: bool, unit: str | None = None) -> Outcome:

@@ -10,16 +10,15 @@ import pytest
 import served
 from command_line import CommandLine
 from preferences import WORDS, cut_polite
-from served import ALIAS, started
+from served import ALIAS, shown, started
 from sqlalchemy import insert
 
 from rlhf import board
 from rlhf.errors import NotFound
 from rlhf.ids import clock_at, now
-from rlhf.serving import Exposure, drift, rollouts
-from rlhf.serving.exposures import _exposure_row
+from rlhf.serving import drift, rollouts
 from rlhf.store import Workspace
-from rlhf.store.tables import exposures, judgements
+from rlhf.store.tables import judgements
 
 
 @pytest.fixture
@@ -32,26 +31,6 @@ def four(workspace: Workspace, tmp_path: Path) -> Workspace:
 @pytest.fixture
 def rlhf(four: Workspace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> CommandLine:
     return CommandLine(four.root, capsys, monkeypatch)
-
-
-def shown(
-    workspace: Workspace, n: int, *, seed: int = 0, tag: str = "r", long_turns: bool = False, **changed: Any
-) -> None:
-    """`n` replies like the snapshot's; long_turns: prompts of several turns are five times as long."""
-    chance = random.Random(seed)
-    phrase = lambda: " ".join(chance.choice(WORDS) for _ in range(chance.randint(1, 4)))  # noqa: E731
-    rows = []
-    for i in range(n):
-        turns = [f"Question {i} about {phrase()}?"]
-        if i % 5 == 0:
-            turns.append(f"And {' and '.join(phrase() for _ in range(15 if long_turns else 1))}?")
-        prompt = tuple({"role": "user", "content": turn} for turn in turns)
-        reply = f"Yes {phrase()} thanks" if i % 2 else f"No {phrase()}"
-        said = {"prompt": prompt, "reply": reply, "length_chars": len(reply), "reward": chance.gauss(0, 1), **changed}
-        exposure = Exposure(f"{tag}{i}", ALIAS, "hh", None, alias=ALIAS, unit=f"u{seed}-{i}", **said)
-        rows.append(_exposure_row(exposure))
-    with workspace.write() as write:
-        write.connection.execute(insert(exposures), rows)
 
 
 def test_replies_like_the_snapshot_raise_no_alarm(four: Workspace, rlhf: CommandLine) -> None:

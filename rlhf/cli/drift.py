@@ -22,6 +22,14 @@ def drift(
     run: Run,
     snapshot: Annotated[str, typer.Argument(metavar="SNAPSHOT", help="What the models learnt from: NAME or NAME@2.")],
     alias: Annotated[str, typer.Option("--alias", metavar="NAME@ALIAS", help="Whose replies are looked at.")],
+    judge: Annotated[
+        str | None,
+        typer.Option(
+            "--judge",
+            metavar="VERSION",
+            help="A reward version that reads replies of both sides: its points are compared too.",
+        ),
+    ] = None,
     last: Annotated[int, typer.Option("--last", min=1, metavar="N", help="The newest so many replies.")] = 2000,
     pause: Annotated[
         bool, typer.Option("--pause", help="On an alarm pause the alias's rollout, until somebody advances it.")
@@ -31,7 +39,7 @@ def drift(
     """How far prompts, replies, rewards and labelers' agreement moved; an alarm opens an item on the board."""
     from rlhf.serving import drift as drifting
 
-    found = drifting.look(run.workspace(), snapshot, alias, last=last, pause=pause, seed=seed)
+    found = drifting.look(run.workspace(), snapshot, alias, judge=judge, last=last, pause=pause, seed=seed)
     run.result(found.as_json(), _text(found))
 
 

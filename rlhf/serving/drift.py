@@ -1,8 +1,9 @@
 """Drift: what an alias served lately against the snapshot that its models learnt from, and what follows from an alarm.
 
 Compared are prompts (length, turns, script, words), replies (length, words), rewards and how far labelers agree. Words are those
-that users let be kept; lengths are there for every reply. A snapshot holds no rewards of served replies, so rewards are compared
-with the same alias's replies before these; agreement in the snapshot with judgements that came since it was cut. How far each
+that users let be kept; lengths are there for every reply. A snapshot holds no rewards of served replies, so those that were told
+are compared with the same alias's replies before these; with a judge, its points are compared with what it gives the snapshot's
+replies (`drift_judged.py`). Agreement in the snapshot is compared with judgements that came since it was cut. How far each
 moved, with its interval, and when that is an alarm: `measures/drift.py`. An alarm opens an item on the board with the slice in
 which it is strongest and request ids of examples, never their words, which an erasure could not reach there; with `pause` it
 pauses the rollout in force.
@@ -10,12 +11,13 @@ pauses the rollout in force.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from rlhf import registry
 from rlhf.board import Item
 from rlhf.board.changing import add_in
 from rlhf.errors import Conflict
@@ -23,8 +25,8 @@ from rlhf.ids import digest_of
 from rlhf.measures import drift
 from rlhf.measures.drift import Shift
 from rlhf.registry.alias_names import name_of
+from rlhf.serving import drift_judged, rollouts
 from rlhf.serving import log as logs
-from rlhf.serving import rollouts
 from rlhf.serving.log import Rollout
 from rlhf.serving.said import NUMBERS, WORDS, Said, bags, frozen, labels_since, served
 from rlhf.snapshots import open_snapshot
@@ -85,59 +87,75 @@ class Drift:
 
 
 def look(
-    workspace: Workspace, snapshot: str, alias: str, *, last: int = LAST, pause: bool = False, seed: int = 0
+    workspace: Workspace,
+    snapshot: str,
+    alias: str,
+    *,
+    judge: str | None = None,
+    last: int = LAST,
+    pause: bool = False,
+    seed: int = 0,
 ) -> Drift:
     """Compare the newest `last` replies of `name@alias` with the snapshot. An alarm opens one item, and none anew for the same
-    replies; pause: pauses the alias's rollout in force too, unless somebody resumed it past a drift.
+    replies; judge: a reward version that reads replies of both; pause: pauses the alias's rollout in force too, unless somebody
+    resumed it past a drift.
 
-    Raises NotFound for an unknown snapshot or alias, or where nothing was served.
+    Raises NotFound for an unknown snapshot, alias or judge, or where nothing was served; BadInput for a judge that is no reward.
     """
     name_of(alias)
     cut = open_snapshot(workspace, snapshot)
+    ref = None if judge is None else registry.resolve(workspace, judge, role="reward")
     with workspace.read() as connection:
         cut_at = find_snapshot(connection, cut.ref).created_at
         window, before = served(connection, alias, last)
         since_cut = labels_since(connection, cut_at)
     reference, frozen_labels = frozen(cut)
-    found = drift.judged(
-        [*_features(reference, window, before, seed), drift.agreement("agreement", frozen_labels, since_cut, seed=seed)]
-    )
-    slices = tuple(_slice(shift, reference, before, window) for shift in found if shift.alarm)
+    numbers = {name: _Sides(reference, window, value_of) for name, value_of in NUMBERS.items()}
+    numbers["reward"] = _Sides(before, window, _reward)
+    if ref is not None:
+        numbers["judged_reward"] = _Sides(*drift_judged.points(workspace, ref, cut, window), _reward)
+    agreement = drift.agreement("agreement", frozen_labels, since_cut, seed=seed)
+    found = drift.judged([*_shifts(numbers, reference, window, seed), agreement])
+    slices = tuple(_slice(shift, numbers.get(shift.name), window) for shift in found if shift.alarm)
     seen = Drift(cut.ref, alias, len(window), window[-1].at, found, slices)
     return _acted(workspace, seen, cut.digest, window[0].id, pause) if seen.alarms else seen
 
 
-def _features(reference: list[Said], window: list[Said], before: list[Said], seed: int) -> Iterator[Shift]:
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """Where a number is read from: what it is held against, and what is looked at."""
+
+    then: Sequence[Said]
+    now: Sequence[Said]
+    value_of: Callable[[Said], float | None]
+
+
+def _shifts(
+    numbers: Mapping[str, _Sides], reference: Sequence[Said], window: Sequence[Said], seed: int
+) -> Iterator[Shift]:
     """Every feature of prompts, replies and rewards, not yet held together."""
-    for name, value_of in NUMBERS.items():
-        yield _numbers(name, reference, window, value_of, seed)
+    for name, sides in numbers.items():
+        told = [
+            [(value, said.group) for said in side if (value := sides.value_of(said)) is not None]
+            for side in (sides.then, sides.now)
+        ]
+        values = [[value for value, _ in side] for side in told]
+        groups = [[group for _, group in side] for side in told]
+        yield drift.numbers(name, values[0], values[1], groups[0], groups[1], seed=seed)
     for name, text_of in WORDS.items():
         then, now = ([said for said in side if text_of(said)] for side in (reference, window))
         counted, n_words = bags([[text_of(said) or "" for said in side] for side in (then, now)])
         groups = [[said.group for said in side] for side in (then, now)]
         yield drift.words(name, counted[0], counted[1], n_words, groups[0], groups[1], seed=seed)
-    yield _numbers("reward", before, window, lambda said: said.reward, seed)
 
 
-def _numbers(
-    name: str, then: Sequence[Said], now: Sequence[Said], value_of: Callable[[Said], float | None], seed: int
-) -> Shift:
-    told = [[(value, said.group) for said in side if (value := value_of(said)) is not None] for side in (then, now)]
-    values = [[value for value, _ in side] for side in told]
-    groups = [[group for _, group in side] for side in told]
-    return drift.numbers(name, values[0], values[1], groups[0], groups[1], seed=seed)
-
-
-def _slice(shift: Shift, reference: list[Said], before: list[Said], window: list[Said]) -> Slice:
+def _slice(shift: Shift, sides: _Sides | None, window: Sequence[Said]) -> Slice:
     """The part of the window in which a number moved most; of words and agreement only examples of the window."""
-    value_of = NUMBERS.get(shift.name) or (_reward if shift.name == "reward" else None)
-    if value_of is None:
+    if sides is None:
         return Slice(shift.name, None, None, shift.n_window, None, tuple(said.id for said in window[:_EXAMPLES]))
-    then = [
-        value for said in (before if shift.name == "reward" else reference) if (value := value_of(said)) is not None
-    ]
+    then = [value for said in sides.then if (value := sides.value_of(said)) is not None]
     mean, sd = float(np.mean(then)), float(np.std(then)) or 1.0
-    told = [(said, value) for said in window if (value := value_of(said)) is not None]
+    told = [(said, value) for said in sides.now if (value := sides.value_of(said)) is not None]
     sign = 1.0 if np.mean([value for _, value in told]) >= mean else -1.0
     best: tuple[float, str | None, str | None, list[tuple[Said, float]]] = (0.0, None, None, told)
     for by in ("version", "conversation"):

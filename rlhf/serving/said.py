@@ -18,7 +18,7 @@ from sqlalchemy import Connection, Row, select
 from rlhf.errors import NotFound
 from rlhf.feedback.reading import in_force, judgement_from
 from rlhf.people import took_back, withdrawn
-from rlhf.records import SnapshotRow
+from rlhf.records import Pair, SnapshotRow
 from rlhf.snapshots import Snapshot
 from rlhf.store.tables import alias_moves, exposures, judgements, versions
 
@@ -86,10 +86,15 @@ def frozen(snapshot: Snapshot) -> tuple[list[Said], list[list[str | None]]]:
 
 def _said_of(row: SnapshotRow) -> Iterator[Said]:
     turns = [message.content for message in row.pair.prompt if message.role == "user"]
-    opening = turns[0] if turns else row.pair.id
+    opening = opening_of(row.pair)
     prompt = turns[-1] if turns else None
     yield Said(row.pair.id, opening, "", prompt, len(turns), row.pair.reply_a, len(row.pair.reply_a))
     yield Said(row.pair.id, opening, "", None, None, row.pair.reply_b, len(row.pair.reply_b))  # the prompt counts once
+
+
+def opening_of(pair: Pair) -> str:
+    """What belongs together: the first thing that the user said."""
+    return next((message.content for message in pair.prompt if message.role == "user"), pair.id)
 
 
 def served(connection: Connection, alias: str, last: int) -> tuple[list[Said], list[Said]]:
