@@ -123,8 +123,12 @@ def test_a_cohort_crossed_with_a_tag_keeps_its_votes_whatever_the_tag_is_called(
 def test_strata_are_groups_where_there_are_no_tags_and_levels_of_a_style_matrix_are_not() -> None:
     by_strata = right(40, 30, strata=("chat",)) + right(40, 20, 100, strata=("code",))
     assert set(told(by_strata)["attributes"]["stratum"]["groups"]) == {"chat", "code"}
-    levels = right(40, 30, strata=("hard", "chat"), styles=("0>1",))
-    assert set(told(levels)["attributes"]["stratum"]["groups"]) == {"chat"}
+    levels = [
+        *right(40, 30, strata=("hard", "chat"), styles=("0>1",)),
+        *right(40, 30, 100, strata=("easy", "code"), styles=("1>0",)),
+    ]
+    assert set(told(levels)["attributes"]["stratum"]["groups"]) == {"chat", "code"}
+    assert told(right(40, 30, strata=("chat",)))["attributes"] == {}, "one stratum is everything, which is no group"
     assert set(told(tagged(40, 30, d="x") + right(40, 9, 100, strata=("code",)))["attributes"]) == {"d"}
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rlhf.measures import intervals
 from rlhf.measures.intervals import Interval, bootstrap, share, wilson
 
 
@@ -90,3 +91,14 @@ def test_a_share_that_varies_has_the_bootstrap_s_interval_and_one_group_has_none
     assert share(values, seed=3) == bootstrap(values, seed=3)
     assert share([1.0, 0.0], groups_N=["q", "q"]).is_degenerate
     assert not share(values).is_degenerate
+
+
+@pytest.mark.parametrize("groups", [None, [i // 2 for i in range(12)]])
+def test_equal_values_tell_no_interval_of_a_mean_and_wilsons_of_a_share(groups: list[int] | None) -> None:
+    """0.1 twelve times has sums that differ in their last digit."""
+    alike = bootstrap([0.1] * 12, groups_N=groups)
+    assert alike.is_degenerate and not alike.is_of_one_group and "alike" in alike.method
+    assert intervals.ratio([0.1] * 12, [1.0] * 12, groups_N=groups).is_degenerate
+    assert not share([1.0] * 12, groups_N=groups).is_degenerate and share([1.0] * 12, groups_N=groups).low < 0.8
+    one = bootstrap([0.1, 0.2], groups_N=["g", "g"])
+    assert one.is_degenerate and one.is_of_one_group and share([1.0, 1.0], groups_N=["g", "g"]).is_degenerate

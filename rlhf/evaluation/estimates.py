@@ -15,6 +15,7 @@ Floats = NDArray[np.float64]
 LEVEL, N_BOOT, N_BOOT_SLOW, MIN_SHOWN = 0.95, 2000, 500, 30
 _DECIMALS = 6  # beyond what a score is good for (1e-4), so that figures compare as text
 NO_INTERVAL = "no interval: all pairs are of one group"
+ALL_ALIKE = "no interval: all resamples are alike"
 
 
 def coined(pairs: Sequence[ScoredPair]) -> Floats:
@@ -34,9 +35,10 @@ def mean(
 
 
 def estimate(value: float, interval: intervals.Interval, n: int) -> dict[str, Any]:
-    """A figure as the reports hold it; an interval of one group is none."""
+    """A figure as the reports hold it; a degenerate interval is none."""
     if interval.is_degenerate:
-        return {"value": value, "low": None, "high": None, "n": n, "level": None, "method": NO_INTERVAL}
+        why = NO_INTERVAL if interval.is_of_one_group else ALL_ALIKE
+        return {"value": value, "low": None, "high": None, "n": n, "level": None, "method": why}
     return {
         "value": value,
         "low": interval.low,

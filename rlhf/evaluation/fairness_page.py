@@ -16,6 +16,10 @@ _RULE = (
     "The four-fifths rule (a rate of one group under 80 % of another's) is a prompt to look, not a verdict: it knows neither how "
     "many pairs there are nor why the groups differ."
 )
+_NO_GROUPS = (
+    "Nothing can be said: no cohorts of labelers, no tags and no two strata are recorded for these pairs. Tags come with a suite's "
+    "rows (rlhf suite import), cohorts with the labelers (rlhf label cohorts)."
+)
 _HEAD = ("group", "pairs", "accuracy, %", "against all others, points", "p, Holm")
 _MORE = (
     ("log_loss", "log-loss", "3"),
@@ -27,12 +31,14 @@ _MORE = (
 
 
 def fairness(f: Mapping[str, Any], of: str, slug: str) -> Iterator[Section]:
-    """Nothing where there are no groups. of, slug: what titles end in and plots' names begin with."""
+    """of, slug: what titles end in and plots' names begin with."""
     shown = {name: one for name, one in f["attributes"].items() if one["groups"]}
     if f["attributes"]:
         content = plot_grid(_dots(name, one, f"{slug}-fair{i}") for i, (name, one) in enumerate(shown.items()))
         content += Markup("").join(_by_group(name, one) for name, one in shown.items()) + _apart(f)
         yield Section(f"Fairness: by group{of}", content, " ".join(_said(f)))
+    else:
+        yield Section(f"Fairness: by group{of}", Markup(""), _NO_GROUPS)
     if f["counterfactual"]:
         content = Markup("").join(_swap(name, one) for name, one in f["counterfactual"].items())
         yield Section(f"Fairness: the same text but for the swap{of}", content, " ".join(_swaps_said(f)))

@@ -55,6 +55,8 @@ def attributes(pairs: Sequence[ScoredPair]) -> dict[str, Cells]:
         named = unit.pair.tags if has_tags else [(STRATUM, name) for name in _strata(unit.pair)]
         for attribute, value in named:
             found[attribute][value].append(unit)
+    if len(found.get(STRATUM, ())) == 1:
+        del found[STRATUM]  # all pairs, which is no group
     ordered = sorted(found, key=lambda name: (name != COHORT, name))  # a cohort's votes count where it is crossed
     cells: dict[str, Cells] = {name: dict(sorted(found[name].items())) for name in ordered}
     return cells | _crossed(cells)

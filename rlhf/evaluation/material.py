@@ -14,6 +14,7 @@ from rlhf.store import Workspace
 from rlhf.suites import open_suite
 
 SPLITS = ("train", "test")
+TEMPLATE = "template"  # instead of labelers: whoever wrote a template file said which of its replies is the better
 NOT_HELD_OUT = "not held out"  # the split of a suite that says so; a gate wants `test`
 
 
@@ -36,8 +37,8 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """kind: snapshot or suite; ref, digest: which; split: test, train or NOT_HELD_OUT. must_be_unseen: an overlap with a version's
-    training is refused, not only told."""
+    """kind: snapshot or suite; ref, digest: which; split: test, train or NOT_HELD_OUT. labelers: kinds of judgements, or TEMPLATE.
+    must_be_unseen: an overlap with a version's training is refused, not only told."""
 
     kind: str
     ref: str
@@ -111,6 +112,8 @@ def _of_suite(workspace: Workspace, ref: str) -> Material:
         for u in used
         if (own := by_pair[u.row.pair.id])
     )
+    if all(one.template for one in stratified):
+        kinds = (TEMPLATE,)
     split = "test" if suite.entry.held_out else NOT_HELD_OUT
     held_out = suite.entry.held_out
     return Material("suite", suite.ref, suite.digest, split, stratified, n_undecided, n_no_consent, kinds, held_out)

@@ -99,6 +99,7 @@ def _report(content: Mapping[str, Any], own: Mapping[str, Any], name: str, diges
         "split": (content.get("snapshot") or {}).get("split"),
         "against": [other for other in content["versions"] if other != name],
         "judge": {key: content["judge"][key] for key in ("kind", "name", "digest")} if "judge" in content else None,
+        "labelers": list(content.get("labelers", ())),
         "flatters": name in (content.get("judge") or {}).get("flatters", ()),
         "measures": kept,
         "length_guess_side": figures.get("length_guess_side"),

@@ -9,6 +9,7 @@ from typing import Any
 
 from rlhf.errors import BadInput, BadUsage
 from rlhf.evaluation.learning import training_section
+from rlhf.evaluation.material import TEMPLATE
 from rlhf.evaluation.model_card_data import data_blocks
 from rlhf.evaluation.page import ROWS
 from rlhf.evaluation.wording import number, percent, range_of
@@ -174,7 +175,8 @@ def _measured(card: Mapping[str, Any]) -> Iterator[Block]:
 
 def _judge(one: Mapping[str, Any]) -> str:
     if one["judge"] is None:
-        return "the labelers of the pairs" if one["kind"] == "evaluation" else "–"
+        labelers = "whoever wrote the templates" if one["labelers"] == [TEMPLATE] else "the labelers of the pairs"
+        return labelers if one["kind"] == "evaluation" else "–"
     return f"{one['judge']['kind']} {one['judge']['name']}" + (", which it was trained on" if one["flatters"] else "")
 
 

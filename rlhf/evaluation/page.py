@@ -10,6 +10,7 @@ from markupsafe import Markup
 from rlhf.evaluation.charts import charts, estimate_of, methods_of
 from rlhf.evaluation.examples import examples
 from rlhf.evaluation.fairness_page import fairness
+from rlhf.evaluation.material import TEMPLATE
 from rlhf.evaluation.scored import ScoredPair
 from rlhf.evaluation.tables import tables
 from rlhf.evaluation.wording import (
@@ -93,6 +94,7 @@ def _headline(name: str, version: Mapping[str, Any], content: Mapping[str, Any])
         "simulated": "the simulated labelers",
         "model": "the judging model",
         "served": "the users",
+        TEMPLATE: "whoever wrote the templates",
     }
     labelers = " and ".join(whom[kind] for kind in content["labelers"])
     held_out = content["snapshot"]["split"] == "test" and not version["seen_openings"]

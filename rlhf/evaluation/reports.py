@@ -121,6 +121,11 @@ def list_reports(workspace: Workspace) -> tuple[ReportRow, ...]:
 
 def check_out(out: Path) -> None:
     """Refuse a folder for copies that is a file: before the work, not after it."""
+    if not out.exists() and out.suffix.lower() in (".html", ".json", ".md"):
+        raise BadUsage(
+            f"{out} looks like a file; wanted a folder for {JSON_FILE} and {HTML_FILE}",
+            fix=f"name a folder: --out {out.with_suffix('')}",
+        )
     if out.exists() and not out.is_dir():
         raise BadInput(
             f"{out} is a file; wanted a folder for {JSON_FILE} and {HTML_FILE}", fix="name a folder with --out"

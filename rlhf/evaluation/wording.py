@@ -40,7 +40,8 @@ def against_length(f: Mapping[str, Any]) -> str:
     said = f"Always guessing the {f['length_guess_side']} reply is right in {percent(f['length_guess'])} %"
     low, high = f["accuracy_minus_length_guess_low"], f["accuracy_minus_length_guess_high"]
     if low is None:
-        said += "."
+        same = f["accuracy_minus_length_guess"] == 0
+        said += "; these pairs don't show that the version is better than that guess." if same else "."
     elif low > 0:
         said += f"; the version is better than that guess by {percent(low)} to {percent(high)} points."
     elif high < 0:

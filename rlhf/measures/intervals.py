@@ -15,7 +15,8 @@ from rlhf.ids import chance
 
 Floats = NDArray[np.float64]
 MANY_GROUPS = 20_000  # beyond so many `ratio` is the normal interval: a bootstrap would cost much and say the same
-_DEGENERATE = ", degenerate"
+_ONE_GROUP, _ALIKE = ", degenerate: one group", ", degenerate: all resamples alike"
+_ROUNDING = 1e-12  # what sums of equal values may differ by
 _CELLS_AT_ONCE = 4_000_000  # 32 MB of float64 while means are resampled
 
 
@@ -30,8 +31,12 @@ class Interval:
 
     @property
     def is_degenerate(self) -> bool:
-        """Made of one value or one group: nothing is known about how sure the figure is."""
-        return self.method.endswith(_DEGENERATE)
+        """Made of one value or one group, or of resamples that are all alike: nothing is known about how sure the figure is."""
+        return self.method.endswith((_ONE_GROUP, _ALIKE))
+
+    @property
+    def is_of_one_group(self) -> bool:
+        return self.method.endswith(_ONE_GROUP)
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
@@ -75,7 +80,7 @@ def bootstrap(
     values: (N,) or (N, K), resampled along the first axis; statistic: resampled array -> float (`np.mean` of (N,) is
     vectorised). groups: N labels of any kind; pairs of one opening turn or one labeler aren't independent, and drawing
     them singly makes the interval too narrow. Percentile intervals are a little narrow below some 20 groups.
-    N = 1, or one group: low = high = the statistic, and it `is_degenerate`. N = 0 raises ValueError.
+    N = 1, one group, or resamples that are all alike: low = high, and it `is_degenerate`. N = 0 raises ValueError.
     """
     _check_level(level)
     values = np.asarray(values_N)
@@ -91,14 +96,13 @@ def bootstrap(
     method = "bootstrap" if groups_N is None else f"cluster bootstrap over {n_groups} groups"
     if n_groups == 1:
         point = float(statistic(values))
-        return Interval(point, point, level, f"{method}{_DEGENERATE}")
+        return Interval(point, point, level, f"{method}{_ONE_GROUP}")
     generator = np.random.default_rng(chance(seed, "bootstrap").getrandbits(64))
     if statistic is np.mean and values.ndim == 1:
         drawn = _resampled_ratios(values.astype(np.float64), np.ones(n), codes, n_boot, generator)
     else:
         drawn = _resampled(values, statistic, codes, n_groups, n_boot, generator)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), level, method)
+    return _percentiles(drawn, level, method)
 
 
 def ratio(
@@ -111,7 +115,7 @@ def ratio(
     seed: int = 0,
 ) -> Interval:
     """Of sum(numerators) / sum(denominators), such as a weighted mean: the (cluster) bootstrap, which draws a row's two numbers
-    together; from `MANY_GROUPS` groups on `linearised`. denominators above 0. One row or group: degenerate."""
+    together; from `MANY_GROUPS` groups on `linearised`. denominators above 0. Degenerate as `bootstrap`."""
     _check_level(level)
     above, below = np.asarray(numerators_N, dtype=np.float64), np.asarray(denominators_N, dtype=np.float64)
     if above.ndim != 1 or above.shape != below.shape or not above.size:
@@ -128,14 +132,15 @@ def ratio(
     value = float(above.sum() / below.sum())
     method = "bootstrap" if groups_N is None else f"cluster bootstrap over {n_groups} groups"
     if n_groups == 1:
-        return Interval(value, value, level, f"{method}{_DEGENERATE}")
+        return Interval(value, value, level, f"{method}{_ONE_GROUP}")
     if n_groups > MANY_GROUPS:
         half = NormalDist().inv_cdf((1 + level) / 2) * linearised(above, below, codes)
-        return Interval(value - half, value + half, level, f"normal, over {n_groups} groups")
+        method = f"normal, over {n_groups} groups"
+        alike = half <= _ROUNDING * max(1.0, abs(value))
+        return Interval(value - half, value + half, level, f"{method}{_ALIKE}" if alike else method)
     generator = np.random.default_rng(chance(seed, "bootstrap").getrandbits(64))
     drawn = _resampled_ratios(above, below, codes, n_boot, generator)
-    low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    return Interval(float(low), float(high), level, method)
+    return _percentiles(drawn, level, method)
 
 
 def linearised(numerators_N: Floats, denominators_N: Floats, codes_N: NDArray[np.intp]) -> float:
@@ -157,11 +162,17 @@ def share(
     """`bootstrap` of the mean of shares in [0, 1] (N,), such as `ranking.hits`. Where all resamples are alike it is
     Wilson's interval over the groups instead, for 30 of 30 right is not certainty."""
     interval = bootstrap(values_N, groups_N=groups_N, n_boot=n_boot, level=level, seed=seed)
-    if interval.low != interval.high or interval.is_degenerate:
+    if interval.is_of_one_group or not interval.is_degenerate:
         return interval
     values = np.asarray(values_N, dtype=np.float64)
     n_groups = values.size if groups_N is None else np.unique(np.asarray(groups_N)).size
     return wilson(min(float(values.mean()), 1.0) * n_groups, n_groups, level)
+
+
+def _percentiles(drawn: Floats, level: float, method: str) -> Interval:
+    low, high = (float(bound) for bound in np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
+    alike = high - low <= _ROUNDING * max(1.0, abs(low))
+    return Interval(low, high, level, f"{method}{_ALIKE}" if alike else method)
 
 
 def _resampled_ratios(

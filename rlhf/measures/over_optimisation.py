@@ -55,6 +55,6 @@ def fall(
             level=1 - (1 - level) / n_pairs,
             seed=seed,
         )
-        if interval.high < 0 and not interval.is_degenerate:
+        if interval.high < 0 and not interval.is_of_one_group:
             return Fall(best, at, rise, float(lost.mean()), interval)
     return None

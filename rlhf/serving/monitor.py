@@ -171,10 +171,12 @@ def _mean(
         return None
     values, units = np.array([value for value, _ in told]), [unit for _, unit in told]
     mean, n_units = float(values.mean()), len(set(units))
-    if n_units == 1 and not is_share:
+    if not is_share and n_units == 1:
         return {"value": mean, "n": len(values), **_none("one unit says nothing of others")}
-    if n_units == 1:
-        interval = intervals.wilson(mean, 1, LEVEL)
+    if not is_share and values.min() == values.max():
+        return {"value": mean, "n": len(values), **_none("all have the same value, which says nothing of others")}
+    if n_units == 1 or values.min() == values.max():
+        interval = intervals.wilson(mean * n_units, n_units, LEVEL)
     elif len(values) > _MANY:
         interval = _normal(values, units)
     else:
