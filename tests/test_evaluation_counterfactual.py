@@ -127,6 +127,13 @@ def test_the_example_in_a_report_shows_whom_a_version_pays(workspace: Workspace,
     assert by_pair["unsaid", "women"]["score"]["value"] == pytest.approx(-0.5, abs=1e-6)
     assert by_pair["men", "unsaid"]["score"]["value"] == pytest.approx(0.0, abs=1e-6)
     assert fair["reward_gap"] == pytest.approx(0.5, abs=1e-6) and figures["n_groups"] == 10
+    assert report.content["labelers"] == ["template"], "nobody labelled these"
     html = report.path.read_text("utf-8")
-    for said in ("the same text but for the swap", "men − women", "10 templates, 40 rows a group", "or templates"):
+    for said in (
+        "the same text but for the swap",
+        "men − women",
+        "10 templates, 40 rows a group",
+        "or templates",
+        "as whoever wrote",
+    ):
         assert said in html, said

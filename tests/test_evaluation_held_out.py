@@ -141,6 +141,9 @@ def test_out_gets_copies_of_both_files(workspace: Workspace, tmp_path: Path) -> 
     (tmp_path / "taken").write_text("x")
     with pytest.raises(BadInput, match="is a file"):
         run(workspace, out=tmp_path / "taken")
+    with pytest.raises(BadUsage, match="looks like a file") as refused:
+        run(workspace, out=tmp_path / "report.html")
+    assert str(tmp_path / "report") in str(refused.value.fix) and not (tmp_path / "report.html").exists()
 
 
 def test_training_pairs_are_called_what_they_are(workspace: Workspace, tmp_path: Path) -> None:
