@@ -23,6 +23,8 @@ from rlhf.store.tables import exposures, outcomes
 
 @pytest.fixture
 def four(workspace: Workspace, tmp_path: Path) -> Workspace:
+    """Its key and the rollouts' salts are always the same, so that the same users get the same arms in each run."""
+    workspace.key = "0" * 64
     return served.with_versions(workspace, tmp_path)
 
 
@@ -106,7 +108,7 @@ def test_a_past_that_the_same_draw_made_is_left_out(four: Workspace, salt: str, 
 
 def test_the_past_of_the_same_users_makes_the_interval_narrower(four: Workspace) -> None:
     visit(four, 500, 2, lambda user, arm, chance: {"reward": taste(user) + chance.gauss(0, 0.3)}, tag="before")
-    started(four, "ab")
+    started(four, "ab", salt="one")
     visit(four, 500, 2, lambda user, arm, chance: {"reward": taste(user) + chance.gauss(0, 0.3)}, seed=1)
     (with_past,) = experiment.read(four, ALIAS, "reward").comparisons
     assert with_past.with_past == 500 and with_past.variance_left is not None and with_past.variance_left < 0.2
@@ -120,7 +122,7 @@ def test_the_past_of_the_same_users_makes_the_interval_narrower(four: Workspace)
 
 def test_a_mismatch_blocks_the_verdict(four: Workspace, rlhf: CommandLine) -> None:
     """Replies of the arm b get lost for every third user: what is left is no random half."""
-    started(four, "ab")
+    started(four, "ab", salt="one")
 
     def reply(user: int, arm: str, chance: random.Random) -> Mapping[str, Any]:
         return {"reward": 5.0 if arm == "b" else 0.0}
@@ -137,7 +139,7 @@ def test_a_mismatch_blocks_the_verdict(four: Workspace, rlhf: CommandLine) -> No
 
 
 def test_thumbs_are_compared_and_two_arms_share_alpha(four: Workspace, rlhf: CommandLine) -> None:
-    started(four, "ab", "hh@2", "hh@3")
+    started(four, "ab", "hh@2", "hh@3", salt="one")
     liked = {"b": 0.8, "c": 0.5, "control": 0.5}
     visit(four, 1200, 1, lambda user, arm, chance: {"thumb": chance.random() < liked[arm]})
     told = rlhf.json("experiment", ALIAS, "--effect", "0.05")
@@ -150,7 +152,7 @@ def test_thumbs_are_compared_and_two_arms_share_alpha(four: Workspace, rlhf: Com
 
 def test_only_replies_since_the_shares_last_changed_are_compared(four: Workspace) -> None:
     """A ramp while rewards rise for everybody: pooled, the arm would look better for coming later (Simpson)."""
-    started(four, ramp=[{"share": 10}, {"share": 50}])
+    started(four, salt="one", ramp=[{"share": 10}, {"share": 50}])
     visit(four, 800, 1, lambda user, arm, chance: {"reward": chance.gauss(0, 1)})
     rollouts.advance(four, ALIAS, why="next")
     visit(four, 800, 1, lambda user, arm, chance: {"reward": chance.gauss(3, 1)}, seed=1, tag="later")
@@ -162,7 +164,7 @@ def test_only_replies_since_the_shares_last_changed_are_compared(four: Workspace
 
 
 def test_few_users_give_no_number(four: Workspace) -> None:
-    started(four, "ab")
+    started(four, "ab", salt="one")
     visit(four, 150, 3, lambda user, arm, chance: {"latency_s": chance.random()})
     (found,) = experiment.read(four, ALIAS, "latency").comparisons
     assert found.says == "too few" and found.difference is None and "wanted 100 of each" in found.why
@@ -180,7 +182,7 @@ def test_what_is_no_experiment_says_what_to_ask_instead(four: Workspace, kind: s
 def test_wrong_words_are_named(four: Workspace, rlhf: CommandLine) -> None:
     with pytest.raises(NotFound):
         experiment.read(four, ALIAS)
-    started(four, "ab")
+    started(four, "ab", salt="one")
     with pytest.raises(BadUsage, match="no metric"):
         experiment.read(four, ALIAS, "zebra")
     assert rlhf("experiment", ALIAS, "--alpha", "2", "--json").status == 2
@@ -197,7 +199,7 @@ def test_sample_sizes_by_command(rlhf: CommandLine) -> None:
 
 def test_what_was_served_after_the_start_is_no_past(four: Workspace) -> None:
     """The clock decides: a reply of the same users under the rollout isn't taken off from itself."""
-    started(four, "ab")
+    started(four, "ab", salt="one")
     with clock_at(now().timestamp() + 5):
         visit(four, 300, 1, lambda user, arm, chance: {"reward": taste(user)})
     (found,) = experiment.read(four, ALIAS, "reward").comparisons
