@@ -81,8 +81,8 @@ def by_cohort(pairs: Sequence[ScoredPair], seed: int) -> dict[str, Any]:
     people: dict[str, set[str]] = defaultdict(set)
     for pair in pairs:
         for vote in pair.cohorts:
-            people[vote.cohort] |= set(vote.people)
             if vote.target != 0.5:
+                people[vote.cohort] |= set(vote.people)
                 votes[vote.cohort].append((pair, vote.target))
     shown, hidden = {}, 0
     for cohort, own in sorted(votes.items()):

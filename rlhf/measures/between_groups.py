@@ -3,8 +3,9 @@
 Rows come in clusters that are drawn together (an opening turn, a template), and a cluster may have rows in several groups. Every
 comparison is studentised by its cluster-robust standard error and resampled by whole clusters, all comparisons in the same
 resamples: the bootstrap-t (Efron & Tibshirani 1993, ch. 12), and for several at once the quantile of the largest |t| (Romano &
-Wolf 2005). So who looks for the largest of many differences pays for the search. Percentile intervals of a maximum wouldn't do: a
-resample's maximum lies above the data's.
+Wolf 2005), each |t| over its own 95 % quantile, so that a comparison whose few clusters make wild resamples widens its own
+interval and not all the others' (Beran 1988). So who looks for the largest of many differences pays for the search. Percentile
+intervals of a maximum wouldn't do: a resample's maximum lies above the data's.
 """
 
 from __future__ import annotations
@@ -117,15 +118,14 @@ def compare(
     values, errors = (part[0] for part in _differences(of, residuals, np.ones((1, n_clusters)), first, second, scale))
     observed = _studentised(values, errors)
     generator = np.random.default_rng(chance(seed, "between groups").getrandbits(64))
-    beyond, told, tops = np.zeros(len(pairs)), np.zeros(len(pairs)), []
+    beyond, told, drawn_t = np.zeros(len(pairs)), np.zeros(len(pairs)), []
     for weights in _resamples(n_clusters, n_boot, generator):
         drawn, drawn_errors = _differences(of, residuals, weights, first, second, scale)
         t = np.abs(_studentised(drawn - values, drawn_errors))
         beyond += (t >= np.abs(observed)).sum(axis=0)
         told += np.isfinite(drawn).sum(axis=0)
-        tops.append(np.fmax.reduce(np.append(t, np.zeros((len(t), 1)), axis=1), axis=1))
-    normal = NormalDist().inv_cdf((1 + level) / 2)  # groups that are always right have no spread to resample
-    critical = max(normal, float(np.quantile(np.concatenate(tops), level, method="higher")))
+        drawn_t.append(np.where(np.isnan(t), 0.0, t))
+    critical = _critical(np.concatenate(drawn_t), level)
     half = np.where(errors > 0, critical * np.maximum(errors, np.finfo(float).tiny), 0.0)
     low, high = values - half, values + half
     nearest = np.where((low <= 0) & (high >= 0), 0.0, np.minimum(np.abs(low), np.abs(high)))
@@ -137,6 +137,16 @@ def compare(
     if scale == "ratio":
         values, low, high, ends = np.exp(values), np.exp(low), np.exp(high), (math.exp(-ends[1]), math.exp(-ends[0]))
     return Compared(values, low, high, p_values, largest, *ends, level, method)
+
+
+def _critical(t_BK: Floats, level: float) -> Floats:
+    """(K,) bounds that a resample's |t| keep all together with a chance of `level`, none below the normal one: groups that are
+    always right have no spread to resample."""
+    normal = NormalDist().inv_cdf((1 + level) / 2)
+    own = np.maximum(np.quantile(t_BK, level, axis=0, method="higher"), normal)
+    own = np.where(np.isfinite(own), own, normal)
+    bounds: Floats = own * max(1.0, float(np.quantile((t_BK / own).max(axis=1), level, method="higher")))
+    return bounds
 
 
 def _floor(n_clusters: int) -> float:
