@@ -141,7 +141,12 @@ def test_two_versions_are_compared_before_either_is_praised(low: float | None, h
 
 def test_a_method_is_said_once_and_a_hard_word_is_explained() -> None:
     html = page_of([pair(i, (1.0 + i / 50) if i % 3 else -1.0) for i in range(60)])
-    assert html.count("a: cluster bootstrap over 60 groups") == html.count("over 60 groups<") == 1
+    assert (
+        html.count("a: wilson")
+        == html.count("b: cluster bootstrap over 60 groups")
+        == html.count("over 60 groups<")
+        == 1
+    )
     assert html.count("bias-shifted") == 1 and "resampling alone raises the ECE" in html
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.special import stdtr
 
 from rlhf.measures import intervals
 from rlhf.measures.intervals import Interval, bootstrap, share, wilson
@@ -102,3 +103,30 @@ def test_equal_values_tell_no_interval_of_a_mean_and_wilsons_of_a_share(groups: 
     assert not share([1.0] * 12, groups_N=groups).is_degenerate and share([1.0] * 12, groups_N=groups).low < 0.8
     one = bootstrap([0.1, 0.2], groups_N=["g", "g"])
     assert one.is_degenerate and one.is_of_one_group and share([1.0, 1.0], groups_N=["g", "g"]).is_degenerate
+
+
+def test_six_groups_hold_nearly_the_level_where_plain_percentiles_do_not() -> None:
+    generator, runs = np.random.default_rng(5), 400
+    plain_level = 2 * stdtr(5, 1.96 / np.sqrt(6 / 5)) - 1  # whose tail is the plain 0.025
+    assert intervals.tail(6, plain_level) == pytest.approx(0.025, abs=1e-4)
+    held = {0.95: 0, plain_level: 0}
+    for seed in range(runs):
+        groups = np.repeat(np.arange(6), generator.integers(1, 10, 6))
+        values = generator.normal(size=6)[groups] + generator.normal(size=groups.size)
+        for level in held:
+            held[level] += 0.0 in bootstrap(values, groups_N=groups, n_boot=1000, level=level, seed=seed)
+    assert held[0.95] > 0.9 * runs and held[plain_level] < 0.87 * runs, held
+
+
+def test_of_fewer_groups_than_five_no_interval_is_told() -> None:
+    values, groups = [0.1, 0.5, 0.3, 0.9, 0.2, 0.8], [0, 0, 1, 1, 2, 3]
+    assert bootstrap(values, groups_N=groups).is_of_few_groups and share(values, groups_N=groups).is_degenerate
+    assert intervals.ratio(values, [1.0] * 6, groups_N=groups).is_degenerate
+    assert not bootstrap(values).is_degenerate
+
+
+def test_right_and_wrong_row_by_row_is_wilsons() -> None:
+    """So that one wrong of twenty has no lower bound of nothing, and no smaller upper one than none wrong."""
+    none, one = share([0.0] * 20), share([1.0] + [0.0] * 19)
+    assert none.method == one.method == "wilson" and one.low > 0 and none.high < one.high
+    assert share([0.5] + [0.0] * 19).method == "bootstrap"

@@ -151,3 +151,10 @@ def test_nonsense_is_refused() -> None:
         evaluate(log, np.full((2, 3), 0.5))
     with pytest.raises(ValueError, match="a target of"):
         evaluate(log, np.full((1, 3), 1 / 3))
+
+
+def test_three_units_tell_no_interval_and_so_no_estimate() -> None:
+    log = replace(logged(2000, 3), unit_N=np.arange(2000) % 3)
+    found = off_policy.evaluate(log, uniform(log))
+    assert found.refused and found.reason is not None and "3 units are too few" in found.reason and found.ess > 100
+    assert not off_policy.evaluate(replace(log, unit_N=np.arange(2000) % 5), uniform(log)).refused

@@ -97,4 +97,6 @@ def _text(answer: OffPolicy, target: str) -> str:
     for name, one in (("IPS", answer.ips), ("SNIPS", answer.snips), ("doubly robust", answer.dr)):
         assert one is not None
         lines.append(f"{name:<14} {one.value:>10.5g}  [{one.interval.low:.5g}, {one.interval.high:.5g}]")
+    assert answer.ips is not None
+    lines.append(f"intervals: {answer.ips.interval.method}")
     return "\n".join([f"value of {target} a row, 95 % intervals", *lines, *(f"note: {note}" for note in answer.notes)])

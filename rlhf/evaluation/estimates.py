@@ -15,6 +15,7 @@ Floats = NDArray[np.float64]
 LEVEL, N_BOOT, N_BOOT_SLOW, MIN_SHOWN = 0.95, 2000, 500, 30
 _DECIMALS = 6  # beyond what a score is good for (1e-4), so that figures compare as text
 NO_INTERVAL = "no interval: all pairs are of one group"
+TOO_FEW = f"no interval: fewer than {intervals.LEAST_GROUPS} groups"
 ALL_ALIKE = "no interval: all resamples are alike"
 
 
@@ -37,7 +38,7 @@ def mean(
 def estimate(value: float, interval: intervals.Interval, n: int) -> dict[str, Any]:
     """A figure as the reports hold it; a degenerate interval is none."""
     if interval.is_degenerate:
-        why = NO_INTERVAL if interval.is_of_one_group else ALL_ALIKE
+        why = NO_INTERVAL if interval.is_of_one_group else TOO_FEW if interval.is_of_few_groups else ALL_ALIKE
         return {"value": value, "low": None, "high": None, "n": n, "level": None, "method": why}
     return {
         "value": value,

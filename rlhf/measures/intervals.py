@@ -15,7 +15,9 @@ from rlhf.ids import chance
 
 Floats = NDArray[np.float64]
 MANY_GROUPS = 20_000  # beyond so many `ratio` is the normal interval: a bootstrap would cost much and say the same
-_ONE_GROUP, _ALIKE = ", degenerate: one group", ", degenerate: all resamples alike"
+LEAST_GROUPS = 5  # of fewer a bootstrap can't hold 95 %: all of four lie on one side of the truth in an eighth of cases
+_ONE_GROUP, _FEW = ", degenerate: one group", f", degenerate: fewer than {LEAST_GROUPS} groups"
+_ALIKE = ", degenerate: all resamples alike"
 _ROUNDING = 1e-12  # what sums of equal values may differ by
 _CELLS_AT_ONCE = 4_000_000  # 32 MB of float64 while means are resampled
 
@@ -31,12 +33,16 @@ class Interval:
 
     @property
     def is_degenerate(self) -> bool:
-        """Made of one value or one group, or of resamples that are all alike: nothing is known about how sure the figure is."""
-        return self.method.endswith((_ONE_GROUP, _ALIKE))
+        """Made of fewer than `LEAST_GROUPS` groups, or of resamples that are all alike: nobody knows how sure the figure is."""
+        return self.method.endswith((_ONE_GROUP, _FEW, _ALIKE))
 
     @property
     def is_of_one_group(self) -> bool:
         return self.method.endswith(_ONE_GROUP)
+
+    @property
+    def is_of_few_groups(self) -> bool:
+        return self.method.endswith((_ONE_GROUP, _FEW))
 
     def __contains__(self, value: float) -> bool:
         return self.low <= value <= self.high
@@ -74,13 +80,13 @@ def bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> Interval:
-    """Percentile bootstrap of `statistic` (Efron & Tibshirani 1993, ch. 13); whole groups are drawn where `groups_N` is
-    given.
+    """Percentile bootstrap of `statistic` (Efron & Tibshirani 1993, ch. 13), its percentiles expanded for few groups
+    (`expanded`); whole groups are drawn where `groups_N` is given.
 
     values: (N,) or (N, K), resampled along the first axis; statistic: resampled array -> float (`np.mean` of (N,) is
     vectorised). groups: N labels of any kind; pairs of one opening turn or one labeler aren't independent, and drawing
-    them singly makes the interval too narrow. Percentile intervals are a little narrow below some 20 groups.
-    N = 1, one group, or resamples that are all alike: low = high, and it `is_degenerate`. N = 0 raises ValueError.
+    them singly makes the interval too narrow. Below `LEAST_GROUPS` groups, or where all resamples are alike, it
+    `is_degenerate`. N = 0 raises ValueError.
     """
     _check_level(level)
     values = np.asarray(values_N)
@@ -102,7 +108,7 @@ def bootstrap(
         drawn = _resampled_ratios(values.astype(np.float64), np.ones(n), codes, n_boot, generator)
     else:
         drawn = _resampled(values, statistic, codes, n_groups, n_boot, generator)
-    return _percentiles(drawn, level, method)
+    return _percentiles(drawn, level, method, n_groups)
 
 
 def ratio(
@@ -140,7 +146,7 @@ def ratio(
         return Interval(value - half, value + half, level, f"{method}{_ALIKE}" if alike else method)
     generator = np.random.default_rng(chance(seed, "bootstrap").getrandbits(64))
     drawn = _resampled_ratios(above, below, codes, n_boot, generator)
-    return _percentiles(drawn, level, method)
+    return _percentiles(drawn, level, method, n_groups)
 
 
 def linearised(numerators_N: Floats, denominators_N: Floats, codes_N: NDArray[np.intp]) -> float:
@@ -160,19 +166,35 @@ def share(
     seed: int = 0,
 ) -> Interval:
     """`bootstrap` of the mean of shares in [0, 1] (N,), such as `ranking.hits`. Where all resamples are alike it is
-    Wilson's interval over the groups instead, for 30 of 30 right is not certainty."""
-    interval = bootstrap(values_N, groups_N=groups_N, n_boot=n_boot, level=level, seed=seed)
-    if interval.is_of_one_group or not interval.is_degenerate:
-        return interval
+    Wilson's interval over the groups instead, for 30 of 30 right is not certainty; and so it is where each row is its own group
+    and right or wrong, of which Wilson's holds for few rows too."""
     values = np.asarray(values_N, dtype=np.float64)
     n_groups = values.size if groups_N is None else np.unique(np.asarray(groups_N)).size
+    if 1 < n_groups == values.size and bool(((values == 0) | (values == 1)).all()):
+        return wilson(float(values.sum()), n_groups, level)
+    interval = bootstrap(values, groups_N=groups_N, n_boot=n_boot, level=level, seed=seed)
+    if not interval.method.endswith(_ALIKE):
+        return interval
     return wilson(min(float(values.mean()), 1.0) * n_groups, n_groups, level)
 
 
-def _percentiles(drawn: Floats, level: float, method: str) -> Interval:
-    low, high = (float(bound) for bound in np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2]))
-    alike = high - low <= _ROUNDING * max(1.0, abs(low))
-    return Interval(low, high, level, f"{method}{_ALIKE}" if alike else method)
+def tail(n_groups: int, level: float = 0.95) -> float:
+    """The share of resamples left out on either side: of many groups (1 - level) / 2; of few less, for their resamples vary by
+    (n - 1) / n too little, and as if the spread were known (expanded percentiles: Hesterberg 2015)."""
+    from scipy.special import stdtrit
+
+    wide = math.sqrt(n_groups / (n_groups - 1)) * float(stdtrit(n_groups - 1, (1 + level) / 2))
+    return NormalDist().cdf(-wide)
+
+
+def _percentiles(drawn: Floats, level: float, method: str, n_groups: int) -> Interval:
+    beyond = tail(n_groups, level)
+    low, high = (float(bound) for bound in np.quantile(drawn, [beyond, 1 - beyond]))
+    if high - low <= _ROUNDING * max(1.0, abs(low)):
+        method += _ALIKE
+    elif n_groups < LEAST_GROUPS:
+        method += _FEW
+    return Interval(low, high, level, method)
 
 
 def _resampled_ratios(

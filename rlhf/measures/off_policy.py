@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rlhf.ids import chance
-from rlhf.measures.intervals import Interval, ratio, wilson
+from rlhf.measures.intervals import LEAST_GROUPS, Interval, ratio, wilson
 
 LEAST_ESS, LEAST_SHARE = 100.0, 0.01
 FOLDS, PRIOR = 5, 10.0
@@ -212,6 +212,11 @@ def _wide_enough(value: float, interval: Interval, rewards: Floats, ess: float) 
 def _refusal(log: Log, target_CA: Floats, w_N: Floats, ess: float) -> str | None:
     """Why no estimate is given; None where one may be."""
     n = len(w_N)
+    n_units = n if log.unit_N is None else len(np.unique(log.unit_N))
+    if n_units < min(n, LEAST_GROUPS):
+        return (
+            f"{n_units} units are too few for an interval: wanted {LEAST_GROUPS} or more, or rows taken as independent"
+        )
     n_impossible = int((log.propensity_N == 0).sum())
     if n_impossible:
         return (
