@@ -25,7 +25,7 @@ _SIMULATED = (
 )
 # figure -> what a reader calls it, how it is written, what it means
 _ROWS: tuple[tuple[str, str, str, str], ...] = (
-    ("win_rate", "Win rate", "%", "percent of the judged pairs, a tie counting half"),
+    ("win_rate", "Win rate", "%", "percent of the judged pairs; a tie, and two replies that are the same, count half"),
     ("length_controlled_win_rate", "Win rate at equal length", "%", "percent, fitted: see below"),
     ("win_rate_longer", "… where its reply is the longer", "%", "percent"),
     ("win_rate_shorter", "… where its reply is the shorter", "%", "percent"),

@@ -25,8 +25,8 @@ Progress = Callable[[int, int], None]
 SCHEMA_VERSION = 1
 METHOD = {
     "accuracy": "share of decided pairs ranked as the labelers did; one without scores, or with equal ones, counts 0.5",
-    "intervals": f"{LEVEL:.0%} percentile bootstrap, {N_BOOT} resamples of opening turns "
-    f"({N_BOOT_SLOW} for ECE, length correlation and AURC)",
+    "intervals": f"{LEVEL:.0%} bootstrap, {N_BOOT} resamples of opening turns, percentiles expanded for few "
+    f"({N_BOOT_SLOW} for ECE, length correlation and AURC); Wilson's where each pair is a group of its own or all are alike",
     "calibration": f"orientation drawn at random, {N_BINS} equal-mass bins; test: Kolmogorov-Smirnov on cumulative differences, "
     "least sure first, which takes pairs for independent",
     "length_correlation": "Spearman (linear: Pearson), each pair taken both ways round",

@@ -40,7 +40,8 @@ METHOD = {
     "repetition": "share of 4-grams that stood in the reply before",
     "refusal": "share of replies whose first 200 characters decline, in English; other languages read as no refusal",
     **{f"distinct_{n}": DISTINCT.format(n) for n in _DISTINCT_N},
-    "intervals": f"{LEVEL:.0%} percentile bootstrap over opening turns, paired; Wilson's where all resamples are alike",
+    "intervals": f"{LEVEL:.0%} percentile bootstrap over opening turns, paired, percentiles expanded for few; "
+    "Wilson's of right and wrong one by one, and where all resamples are alike",
 }
 
 
