@@ -124,3 +124,15 @@ def test_the_interval_of_the_largest_gap_holds_the_truth_although_it_was_looked_
     if truth == 0:  # the point is the largest of ten, far above 0; the interval doesn't say that it isn't chance
         assert np.mean([f.largest_low > 0 for f in found]) < 0.05 + 3 * np.sqrt(0.05 * 0.95 / n)
         assert np.mean([abs(f.values_K[f.largest]) for f in found]) > 0.1
+
+
+def test_the_least_variance_of_a_share_is_for_clusters_that_show_no_spread() -> None:
+    def floor(values: list[float], a_cluster: int) -> float:
+        clusters = np.arange(len(values)) // a_cluster
+        return float(sums_of(values, np.ones((len(values), 1), bool), clusters, share=True).floors_G[0])
+
+    assert floor([1.0, 0.0, 1.0, 1.0] * 225, 100) == 0.0, (
+        "nine clusters of a hundred rows, each right in three quarters"
+    )
+    assert floor([1.0] * 900, 100) > floor([0.0] + [1.0] * 899, 100) > 0.0
+    assert floor([0.0] * 900, 100) == floor([1.0] * 900, 100)

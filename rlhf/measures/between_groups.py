@@ -90,8 +90,10 @@ def sums_of(
     size = int(clusters.max()) + 1 if n_clusters is None else n_clusters
     counts = np.stack([np.bincount(clusters[own], minlength=size) for own in members.T], axis=1)
     sums = np.stack([np.bincount(clusters[own], values[own], size) for own in members.T], axis=1)
-    floors = [_floor(int(n)) if share else 0.0 for n in (counts > 0).sum(axis=0)]
-    return Sums(sums.astype(np.float64), counts.astype(np.float64), np.array(floors))
+    floors = np.array(
+        [_floor(own[n > 0] / n[n > 0]) if share else 0.0 for own, n in zip(sums.T, counts.T, strict=True)]
+    )
+    return Sums(sums.astype(np.float64), counts.astype(np.float64), floors)
 
 
 def compare(
@@ -149,9 +151,12 @@ def _critical(t_BK: Floats, level: float) -> Floats:
     return bounds
 
 
-def _floor(n_clusters: int) -> float:
-    """Variance whose normal interval is as wide as Wilson's of n right of n."""
-    return ((1 - wilson(n_clusters, n_clusters).low) / (2 * 1.96)) ** 2
+def _floor(means_C: Floats) -> float:
+    """Of a group's clusters: the variance whose normal interval is as wide as Wilson's of n right of n, so far as they are wholly
+    right, or wholly wrong. Clusters of many rows, right in some, show their spread themselves."""
+    n = len(means_C)
+    alike = max(float((means_C == 1).mean()), float((means_C == 0).mean()))
+    return (alike * (1 - wilson(n, n).low) / (2 * 1.96)) ** 2
 
 
 def _resamples(n_clusters: int, n_boot: int, generator: np.random.Generator) -> Iterator[Floats]:
