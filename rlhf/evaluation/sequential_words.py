@@ -6,7 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from rlhf.evaluation.wording import percent
-from rlhf.pages import Section, plots, table
+from rlhf.pages import Section, plot_grid, plots, table
+from rlhf.pages.page import basis
 
 
 def verdict(content: Mapping[str, Any], by: str) -> str:
@@ -64,8 +65,10 @@ def sections(content: Mapping[str, Any]) -> list[Section]:
     drawn = plots.curves("looks", lines, x_label="opening turns judged", y_label=label, reference=50.0)
     rows = [_row(look) for look in looks]
     heads = ("opening turns", "pairs", "win rate, %", "always-valid interval, %")
-    note = f"Dashed: a coin. Planned: {planned(s)}."
-    return [Section("Look by look", drawn + table(heads, rows, numeric=(0, 1, 2, 3)), note)]
+    resting = basis(looks[-1]["n_units"], "opening turns", method=s["method"])
+    shown = f"Dashed: a coin. The interval holds at all looks at once. {resting}"
+    grid = plot_grid([("Win rate so far", drawn, shown)])
+    return [Section("Look by look", grid + table(heads, rows, numeric=(0, 1, 2, 3)), f"Planned: {planned(s)}.")]
 
 
 def _row(look: Mapping[str, Any]) -> tuple[str, str, str, str]:
