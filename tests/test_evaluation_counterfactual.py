@@ -18,7 +18,7 @@ from rlhf.evaluation.counterfactual import gaps
 from rlhf.evaluation.fairness import measured
 from rlhf.evaluation.scored import ScoredPair
 from rlhf.ids import digest_of
-from rlhf.registry import gate_figures
+from rlhf.registry import GateRules, Rule, gate_figures, gates
 from rlhf.store import Workspace
 
 
@@ -137,3 +137,14 @@ def test_the_example_in_a_report_shows_whom_a_version_pays(workspace: Workspace,
         "as whoever wrote",
     ):
         assert said in html, said
+
+
+def test_no_gate_takes_templates_for_a_figure_but_fairness(workspace: Workspace, tmp_path: Path) -> None:
+    fill(workspace, tmp_path)
+    suites.generate(workspace, "swaps", [EXAMPLE])
+    report = evaluate(workspace, ["hh@1"], suite="swaps", score=ForWhom())
+    for words, said in (("n >= 100", "was passed over"), ("fairness.reward_gap <= 0.1", "fairness.reward_gap is 0.5")):
+        rules = GateRules(report="evaluation", snapshot="suite:swaps@1", rules=(Rule.model_validate(words),))
+        gates.set_gate(workspace, "hh@champion", rules, "x")
+        (reason,) = gates.check(workspace, "hh@champion", "hh@1").reasons
+        assert said in reason and f"report {report.digest[:12]}" in reason

@@ -181,7 +181,8 @@ def test_a_gate_is_set_shown_checked_and_removed(two: Workspace, call: Call, tmp
     rules = tmp_path / "gate.yaml"
     rules.write_text("report: evaluation\nagainst: any\nrules:\n  - {figure: accuracy, above: 0.6}\n")
     gate = ("alias", "gate", "hh@champion")
-    assert call(*gate) == (0, {"alias": "hh@champion", "gate": None})
+    ungated = {"alias": "hh@champion", "gate": None, "cautions": []}
+    assert call(*gate) == (0, ungated)
     assert call(*gate, "--rules", str(rules))[1]["error"]["code"] == "bad_input"
     status, answer = call(*gate, "--rules", str(rules), "--why", "no worse than 0.6")
     assert status == 0 and answer["gate"]["rules"]["rules"][0]["above"] == 0.6
@@ -190,11 +191,13 @@ def test_a_gate_is_set_shown_checked_and_removed(two: Workspace, call: Call, tmp
     assert status == 1 and refused["error"]["code"] == "conflict" and "has a gate" in refused["error"]["message"]
     status, verdict = call(*gate, "--check", "hh@1")
     assert status == 1 and not verdict["passed"] and verdict["reasons"]
+    (caution,) = verdict["cautions"]
+    assert "names no data set" in caution and answer["cautions"] == [caution]
     made.report(two, "ab12" * 16, {"hh@1": {"accuracy": 0.7}})
     assert call(*gate, "--check", "hh@1")[0] == 0
     moved = call("alias", "set", "hh@champion", "hh@1", "--why", "x")[1]
     assert moved["evidence"]["gate"]["report"] == "ab12" * 16
-    assert call(*gate, "--remove", "--why", "in the way") == (0, {"alias": "hh@champion", "gate": None})
+    assert call(*gate, "--remove", "--why", "in the way") == (0, ungated)
     assert call("alias", "set", "hh@champion", "hh@2", "--why", "x")[0] == 0
 
 
@@ -205,6 +208,7 @@ def test_a_gate_is_set_shown_checked_and_removed(two: Workspace, call: Call, tmp
         (("--remove", "--check", "hh@1"), 2),
         (("--rules", "absent.yaml", "--why", "x"), 2),
         (("--check", "hh"), 2),
+        (("--snapshot", "suite:bench@1"), 2),
     ],
 )
 def test_gate_words_that_make_no_sense_are_refused(
@@ -246,6 +250,74 @@ def test_an_alias_is_given_a_class_and_checked_without_moving(
     assert call("gate", "check", "hh@champion", "hh@1", "--report", "ab12" * 3)[1]["rules"] == verdict["rules"]
     assert call("gate", "check", "hh@champion", "hh@1", "--report", "0abc" * 3)[1]["error"]["code"] == "bad_input"
     assert call("alias", "gate", "hh@champion", "--class", "low")[0] == 2
+
+
+@pytest.mark.parametrize("words", [("gate", "check"), ("alias", "gate", "--check")])
+def test_a_check_of_an_alias_without_a_gate_is_an_error(two: Workspace, call: Call, words: tuple[str, ...]) -> None:
+    gates.set_gate(two, "hh@champion", GateRules(signoffs=("evaluator",)), "x")
+    asked = (
+        ("gate", "check", "hh@champoin", "hh@1")
+        if words[0] == "gate"
+        else ("alias", "gate", "hh@champoin", "--check", "hh@1")
+    )
+    status, answer = call(*asked)
+    assert (status, answer["error"]["code"]) == (1, "not_found")
+    assert answer["error"]["message"] == "no gate is on hh@champoin (nearest: hh@champion)"
+    assert "rlhf gate list" in answer["error"]["fix"]
+    assert call("alias", "set", "hh@champoin", "hh@1", "--why", "no gate is there")[0] == 0
+
+
+def test_the_data_set_is_pinned_where_the_gate_is_set(two: Workspace, tmp_path: Path) -> None:
+    file = tmp_path / "classes.yaml"
+    file.write_text(CLASSES)
+    gate = ("alias", "gate", "hh@champion", "--rules", str(file), "--class", "low", "--why", "x")
+    said = rlhf_in(two, *gate)
+    assert (
+        "  caution: it names no data set: the newest evaluation report on any suite or snapshot counts" in said.stdout
+    )
+    made.report(two, "ab12" * 16, {"hh@1": {"accuracy_low": 0.64, "n": 80}})
+    assert "  caution: it names no data set" in rlhf_in(two, "gate", "check", "hh@champion", "hh@1").stdout
+    said = rlhf_in(two, *gate, "--snapshot", "suite:bench@1")
+    assert said.returncode == 0, said.stderr
+    assert "caution" not in said.stdout and "  the newest evaluation report against any on suite:bench@1" in said.stdout
+    assert "remark: there is no data set suite:bench@1 yet, and nothing passes without a report on it" in said.stderr
+    checked = rlhf_in(two, "gate", "check", "hh@champion", "hh@1")
+    assert (
+        checked.returncode == 1 and "no evaluation report of hh@1 on the test side of suite:bench@1" in checked.stdout
+    )
+    assert gates.gate_of(two, "hh@champion").rules.risk_class == "low"  # type: ignore[union-attr]
+
+
+def test_a_data_set_that_is_there_is_not_remarked(two: Workspace, tmp_path: Path) -> None:
+    rows = tmp_path / "bench.jsonl"
+    rows.write_text('{"prompt": "Say hello.", "chosen": "Hello, and welcome.", "rejected": "No."}\n')
+    assert rlhf_in(two, "suite", "import", "bench", str(rows)).returncode == 0
+    file = tmp_path / "gate.yaml"
+    file.write_text("report: evaluation\nagainst: any\nsnapshot: suite:bench@2\nrules: [accuracy > 0.6]\n")
+    gate = ("alias", "gate", "hh@champion", "--rules", str(file), "--why", "x")
+    assert "no data set suite:bench@2 yet (nearest: suite:bench@1)" in rlhf_in(two, *gate).stderr
+    said = rlhf_in(two, *gate, "--snapshot", "suite:bench@1")
+    assert said.returncode == 0 and said.stderr == "" and "on suite:bench@1" in said.stdout
+
+
+def test_a_rule_s_figure_is_told_with_interval_and_method_by_the_check_and_by_the_decision(
+    two: Workspace, tmp_path: Path
+) -> None:
+    file = tmp_path / "gate.yaml"
+    file.write_text("report: evaluation\nagainst: any\nsnapshot: suite@1\nrules: [accuracy_low >= 0.6 of 50, n > 10]\n")
+    assert rlhf_in(two, "alias", "gate", "hh@champion", "--rules", str(file), "--why", "x").returncode == 0
+    measure = {"value": 0.7, "low": 0.64, "high": 0.76, "n": 180, "level": 0.95, "method": "bootstrap"}
+    for version, digest, low in (("hh@1", "ab12", 0.64), ("hh@2", "0abc", 0.5)):
+        figures = {"accuracy": 0.7, "accuracy_low": low, "n": 180, "measures": {"accuracy": measure | {"low": low}}}
+        made.report(two, digest * 16, {version: figures})
+    told = "accuracy_low >= 0.6 of 50: 0.64 (0.64 to 0.76 at 95 %, bootstrap), n = 180"
+    assert f"  met      {told}" in rlhf_in(two, "gate", "check", "hh@champion", "hh@1").stdout
+    unmet = rlhf_in(two, "gate", "check", "hh@champion", "hh@2").stdout
+    assert "(report 0abc0abc0abc); 0.5 (0.5 to 0.76 at 95 %, bootstrap), n = 180" in unmet
+    assert rlhf_in(two, "alias", "set", "hh@champion", "hh@1", "--why", "better").returncode == 0
+    shown = rlhf_in(two, "decisions", "show", "2").stdout
+    assert f"    met: {told}" in shown and "    met: n > 10: 180, n = 180" in shown
+    assert "  assumed  on the test side of suite@1" in shown
 
 
 def test_a_figure_that_is_still_to_come_is_remarked(two: Workspace, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from rlhf.errors import BadUsage
 from rlhf.registry import GateRules, Rule, read_classes, read_rules
+from rlhf.registry.gate_rules import contradiction
 
 PROJECT = Path(__file__).parent.parent
 FILE = """
@@ -83,6 +84,10 @@ def test_the_class_must_be_named_and_be_there(file: Path) -> None:
         ("classes: {a: {rules: [x > 1]}}\nreport: evaluation", "has 'report' beside its classes"),
         ("classes: {a: {rules: 3, extends: b}, b: {}}", "'rules' = 3: wanted a list of rules"),
         ("classes: {a: {signoffs: [x, x]}}", "a role stands twice"),
+        (
+            "classes: {a: {rules: [x >= 0.5, y > 1, x <= 0.4 of 9]}}",
+            "class a: nothing meets both 'x >= 0.5' and 'x <= 0.4 of 9'",
+        ),
     ],
 )
 def test_what_is_wrong_with_a_class_is_said(tmp_path: Path, text: str, said: str) -> None:
@@ -130,6 +135,44 @@ def test_what_is_no_rule_is_refused(words: str) -> None:
 )
 def test_bounds_are_as_their_words_say(rule: Rule, met: float, broken: float) -> None:
     assert rule.broken(met) is None and rule.broken(broken) is not None
+
+
+@pytest.mark.parametrize(
+    ("rules", "meets"),
+    [
+        (("x >= 0.5", "x <= 0.5"), True),
+        (("x > 0.5", "x <= 0.5"), False),
+        (("x >= 0.5", "x < 0.5"), False),
+        (("x = 0.5", "x >= 0.5"), True),
+        (("x = 0.5", "x < 0.5"), False),
+        (("x = 0.5", "x = 0.6"), False),
+        (("x > 0.4", "x >= 0.5", "x < 0.6"), True),
+        (("x > 0.4", "y < 0.3"), True),
+        (("x < 0.4", "x < 0.3"), True),
+    ],
+)
+def test_two_rules_on_one_figure_that_nothing_meets_are_refused(
+    tmp_path: Path, rules: tuple[str, ...], meets: bool
+) -> None:
+    assert (contradiction([Rule.model_validate(words) for words in rules]) == "") == meets
+    file = tmp_path / "gate.yaml"
+    file.write_text(f"rules: {list(rules)}")
+    if meets:
+        assert len(read_rules(file).rules) == len(rules)
+    else:
+        with pytest.raises(BadUsage, match=f"{file}: nothing meets both '{rules[0]}' and '{rules[1]}'"):
+            read_rules(file)
+
+
+def test_a_bound_on_the_difference_is_another_one_than_on_the_figure() -> None:
+    assert not contradiction([Rule(figure="x", above=0.5), Rule(figure="x", at_most=0.1, relative=True)])
+
+
+def test_what_extends_may_turn_a_bound_round(file: Path) -> None:
+    file.write_text(f"{FILE}  odd: {{extends: high, rules: [accuracy_low <= 0.4]}}\n")
+    assert [rule.words for rule in read_rules(file, "odd").rules if rule.figure == "accuracy_low"] == [
+        "accuracy_low <= 0.4"
+    ]
 
 
 def test_the_classes_that_come_with_the_project_are_read() -> None:

@@ -87,7 +87,16 @@ def test_what_is_no_figure_says_so_and_has_no_value(way: str, said: str) -> None
 
 def test_what_may_have_been_meant_is_named() -> None:
     assert "fairness.worst_gap" in gate_figures.near(FIGURES, "fairness.worstgap")
-    assert gate_figures.near(FIGURES, "acuracy").startswith("it has accuracy, accuracy_low, empty")
+    assert gate_figures.near(FIGURES, "acuracy") == "the nearest are accuracy, accuracy_low"
+
+
+def test_where_nothing_is_near_what_there_is_stands_in_a_line_by_groups() -> None:
+    said = "accuracy, accuracy_low, empty, length_correlation, length_correlation_low, n, by_source.*, fairness.*, strata.*"
+    assert gate_figures.near(FIGURES, "zzz") == f"it has {said}"
+    many = dict.fromkeys((f"figure_{n:02}" for n in range(60)), 0.5) | {"fairness": {"worst_gap": GAP}}
+    assert gate_figures.grouped(gate_figures.ways(many)) == (
+        "figure_00, figure_01, figure_02, figure_03, figure_04, figure_05, 54 more plain ones, fairness.*"
+    )
 
 
 def test_a_judged_share_counts_what_was_judged() -> None:

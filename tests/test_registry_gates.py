@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from rlhf import people
 from rlhf.errors import BadInput, BadUsage, Conflict, Damaged, Forbidden, NotFound
+from rlhf.evaluation.material import TEMPLATE
 from rlhf.ids import clock_at, digest_text
-from rlhf.registry import GateRules, Rule, Trial, aliases, gates, read_rules, resolve, retire, sign
+from rlhf.registry import GateRules, Rule, Trial, aliases, gate_log, gates, read_rules, resolve, retire, sign
 from rlhf.store import Workspace, audit
 from rlhf.store.tables import signoffs
 
@@ -445,10 +446,120 @@ def test_a_figure_that_no_report_has_is_refused_with_those_that_there_are(three:
     _compare(three, "hh@1", "base:tiny", 0.6)
     with pytest.raises(BadInput, match="no comparison report has a figure 'winrate'") as refused:
         gates.set_gate(three, ALIAS, wrong, "x")
-    assert refused.value.fix == "the figures are n, repetition, win_rate, win_rate_low"
+    assert refused.value.message.endswith("'winrate' (nearest: win_rate, win_rate_low)")
+    assert refused.value.fix == (
+        "there are n, repetition, win_rate, win_rate_low; all that a report has: rlhf report show R --json"
+    )
     assert gates.gate_of(three, ALIAS) is None
-    with pytest.raises(Conflict, match="has no figure 'winrate' of hh@1; it has n, repetition, win_rate, win_rate_low"):
+    with pytest.raises(Conflict, match="has no figure 'winrate' of hh@1; the nearest are win_rate, win_rate_low"):
         aliases.move(three, "hh@early", "hh@1", why="x")
+
+
+def test_fairness_is_among_the_figures_that_are_told_of(workspace: Workspace, tmp_path: Path) -> None:
+    made.published(workspace, tmp_path, 0)
+    figures = dict.fromkeys((f"figure_{n}" for n in range(60)), 0.5) | {"fairness": {"worst_gap": {"value": 0.1}}}
+    made.report(workspace, "ab12" * 16, {"hh@1": figures})
+    with pytest.raises(BadInput) as refused:
+        gates.set_gate(workspace, ALIAS, GateRules(report="evaluation", rules=(Rule(figure="zzz", above=0.5),)), "x")
+    assert "54 more plain ones, fairness.*; all that a report has" in refused.value.fix
+    assert len(refused.value.fix) < 200 and "nearest" not in refused.value.message
+
+
+def test_rules_that_nothing_meets_are_refused_and_those_that_are_kept_already_are_still_read(three: Workspace) -> None:
+    never = GateRules(rules=(Rule(figure="win_rate", at_least=0.5), Rule(figure="win_rate", at_most=0.4)))
+    with pytest.raises(BadInput, match=r"nothing meets both 'win_rate >= 0.5' and 'win_rate <= 0.4'"):
+        gates.set_gate(three, ALIAS, never, "x")
+    with three.write() as write:
+        gate_log.append(write, ALIAS, never, "before it was refused")
+    assert gates.gate_of(three, ALIAS).rules == never  # type: ignore[union-attr]
+
+
+def test_a_report_on_templates_is_passed_over_for_whatever_is_not_fairness(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    made.published(workspace, tmp_path, 0)
+    rules = GateRules(report="evaluation", rules=(Rule(figure="accuracy_low", at_least=0.6, min_n=100),))
+    gates.set_gate(workspace, ALIAS, rules, "x")
+    figures = {"hh@1": {"accuracy_low": 0.99, "n": 110}}
+    suite = {"name": "suite:names@1", "split": "test"}
+    with clock_at(2.1e9):
+        made.report(workspace, "ab12" * 16, figures, snapshot=suite, labelers=[TEMPLATE])
+    over = (
+        "report ab12ab12ab12 on suite:names@1 has the verdicts of whoever wrote its templates, which count for fairness.* "
+        "alone"
+    )
+    verdict = gates.check(workspace, ALIAS, "hh@1")
+    assert not verdict.passed
+    assert verdict.reasons == (
+        f"no evaluation report of hh@1 on the test side of a snapshot ({over}, and was passed over)",
+    )
+    with pytest.raises(Conflict, match="was passed over"):
+        aliases.move(workspace, ALIAS, "hh@1", why="x")
+    with pytest.raises(BadInput, match=f"the gate doesn't read it: {over}"):
+        gates.check(workspace, ALIAS, "hh@1", report="ab12" * 3)
+    with clock_at(2.0e9):
+        made.report(workspace, "0abc" * 16, figures, labelers=["human", TEMPLATE])
+    found = gates.check(workspace, ALIAS, "hh@1")
+    assert found.passed and found.evidence["report"] == "0abc" * 16
+    assert found.cautions[-1] == f"{over}, and was passed over"
+    with clock_at(2.2e9):
+        made.report(workspace, "1abc" * 16, figures, labelers=["human"])
+    assert not any("passed over" in caution for caution in gates.check(workspace, ALIAS, "hh@1").cautions)
+
+
+@pytest.mark.parametrize(
+    ("words", "signoffs", "counts"),
+    [
+        (("fairness.reward_gap <= 0.1",), (), True),
+        (("fairness.reward_gap <= 0.1", "fairness.worst_gap.high <= 0.2"), (), True),
+        (("fairness.reward_gap <= 0.1", "accuracy >= 0.5"), (), False),
+        (("fairnesses >= 0",), (), False),
+        ((), ("evaluator",), False),
+    ],
+)
+def test_a_report_on_templates_counts_where_fairness_alone_is_asked_for(
+    workspace: Workspace, tmp_path: Path, words: tuple[str, ...], signoffs: tuple[str, ...], counts: bool
+) -> None:
+    made.published(workspace, tmp_path, 0)
+    rules = GateRules(report="evaluation", rules=tuple(map(Rule.model_validate, words)), signoffs=signoffs)
+    gates.set_gate(workspace, ALIAS, rules, "x")
+    gaps = {"reward_gap": {"value": 0.05, "n": 9}, "worst_gap": {"value": 0.05, "low": 0.0, "high": 0.1, "n": 9}}
+    figures = {"accuracy": 0.9, "fairnesses": 1.0, "n": 9, "fairness": gaps}
+    made.report(workspace, "ab12" * 16, {"hh@1": figures}, labelers=[TEMPLATE])
+    verdict = gates.check(workspace, ALIAS, "hh@1")
+    assert (verdict.report is not None) == counts == verdict.passed
+    no_one_report = "fairness.reward_gap stands in reports on templates alone"
+    assert any(no_one_report in said for said in rules.cautions) == (len(words) == 2 and not counts)
+
+
+def test_a_gate_that_names_no_data_set_says_so(three: Workspace) -> None:
+    said = "it names no data set: the newest comparison report on any suite or snapshot counts; pin one with snapshot: suite:NAME@1"
+    gates.set_gate(three, ALIAS, WINS, "x")
+    assert WINS.cautions == gates.check(three, ALIAS, "hh@1").cautions == (said,)
+    assert gates.check(three, ALIAS, "hh@1").as_json()["cautions"] == [said]
+    assert WINS.model_copy(update={"snapshot": "suite:bench@1"}).cautions == ()
+    assert GateRules(canary="1h").cautions == ()
+
+
+def test_a_report_on_a_suite_that_is_wanted_is_made_with_the_suite_s_own_option(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    made.published(workspace, tmp_path, 0)
+    rules = GateRules(report="evaluation", snapshot="suite:bench@1", rules=(Rule(figure="accuracy", above=0.6),))
+    gates.set_gate(workspace, ALIAS, rules, "x")
+    assert gates.check(workspace, ALIAS, "hh@1").fix == "make one: rlhf evaluate hh@1 --suite bench@1"
+    compared = WINS.model_copy(update={"against": "base", "snapshot": "suite:bench@1"})
+    gates.set_gate(workspace, ALIAS, compared, "x")
+    assert "rlhf compare hh@1 base:tiny --suite bench@1 --judge" in gates.check(workspace, ALIAS, "hh@1").fix
+
+
+def test_who_asks_what_a_gate_says_means_one(three: Workspace) -> None:
+    with pytest.raises(NotFound, match=r"^no gate is on hh@champoin$") as refused:
+        gates.require_gate(three, "hh@champoin")
+    assert "rlhf gate list" in refused.value.fix and "rlhf alias gate hh@champoin --rules FILE" in refused.value.fix
+    assert gates.set_gate(three, ALIAS, WINS, "x") == gates.require_gate(three, ALIAS)
+    with pytest.raises(NotFound, match=r"no gate is on hh@champoin \(nearest: hh@champion\)"):
+        gates.require_gate(three, "hh@champoin")
 
 
 def test_a_changed_report_opens_no_gate(three: Workspace) -> None:

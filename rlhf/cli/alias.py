@@ -110,6 +110,12 @@ def gate(
     risk_class: Annotated[
         str | None, typer.Option("--class", metavar="NAME", help="Which class of the file, where it has several.")
     ] = None,
+    snapshot: Annotated[
+        str | None,
+        typer.Option(
+            "--snapshot", metavar="S", help="Only reports on this data set: suite:NAME@1, or a snapshot NAME@1."
+        ),
+    ] = None,
     remove: Annotated[bool, typer.Option("--remove", help="Take the gate off the alias.")] = False,
     check: Annotated[
         str | None, typer.Option("--check", metavar="VERSION", help="Would the alias move to this version?")
@@ -125,17 +131,22 @@ def gate(
         raise BadUsage("--rules, --remove and --check are three different things", fix="give one of them at a time")
     if risk_class is not None and rules is None:
         raise BadUsage("--class is a class of a file of rules", fix="name the file with --rules")
+    if snapshot is not None and rules is None:
+        raise BadUsage("--snapshot is what the reports of a gate must be on", fix="name the file of rules with --rules")
     workspace = run.workspace()
     if rules is not None:
         gate_words.warn_if_nameless(run, workspace, alias)
         chosen = read_rules(rules, risk_class)
+        if snapshot is not None:  # in the place of the file's own
+            chosen = chosen.model_copy(update={"snapshot": snapshot})
+        gate_words.warn_if_absent(run, workspace, chosen)
         gate_words.warn_if_unknown(run, workspace, chosen)
         gate_words.tell_gate(run, alias, gates.set_gate(workspace, alias, chosen, why))
     elif remove:
         gates.remove_gate(workspace, alias, why)
         gate_words.tell_gate(run, alias, None)
     elif check is not None:
-        gate_words.tell_verdict(run, alias, check, gates.check(workspace, alias, check, trials=gate_words.trials))
+        gate_words.tell_verdict(run, alias, check, gate_words.verdict_on(workspace, alias, check))
     else:
         gate_words.tell_gate(run, alias, gates.gate_of(workspace, alias))
 

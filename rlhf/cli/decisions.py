@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from rlhf.cli.boundary import Run, verb
+from rlhf.cli.gate import figure_in_words
 
 app = typer.Typer(help="Decisions: list, show, revoke, review.", no_args_is_help=True)
 
@@ -106,7 +107,7 @@ def _promotion(content: Mapping[str, Any]) -> Iterator[str]:
     gate, report, figures = content["gate"], content["report"], content["figures"]
     yield f"  gate     class {gate['class'] or '-'}, sha256:{gate['digest'][:12]}" if gate else "  gate     none"
     for result in gate["results"] if gate else ():
-        value = "" if result.get("value") is None else f" is {result['value']:g}, n = {result['n']}"
+        value = "" if result.get("value") is None else f": {figure_in_words(result)}"
         yield f"    {'met' if result['met'] else 'NOT MET'}: {result['rule']}{value}"
     for change in content["gate_changes"]:
         if change["no_more"]:

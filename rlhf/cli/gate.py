@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -30,9 +31,7 @@ def check(
     ] = None,
 ) -> None:
     """Would the alias move to this version? Every rule with its figure, n, interval and method; nothing moves (exit 1: not met)."""
-    from rlhf.registry import gates
-
-    tell_verdict(run, alias, version, gates.check(run.workspace(), alias, version, trials=trials, report=report))
+    tell_verdict(run, alias, version, verdict_on(run.workspace(), alias, version, report))
 
 
 @verb(app, "list")
@@ -65,6 +64,14 @@ def trials(connection: Connection, alias: str, digest: str) -> Trial | None:
     return trial_of(connection, alias, digest)
 
 
+def verdict_on(workspace: Workspace, alias: str, version: str, report: str | None = None) -> Verdict:
+    """Raises NotFound where the alias has no gate: it may be misspelled, and a check of nothing would pass."""
+    from rlhf.registry import gates
+
+    gates.require_gate(workspace, alias)
+    return gates.check(workspace, alias, version, trials=trials, report=report)
+
+
 def warn_if_nameless(run: Run, workspace: Workspace, alias: str) -> None:
     """A gate may be there before the first version; one on a misspelled name would guard nothing."""
     from rlhf import registry
@@ -82,13 +89,28 @@ def warn_if_unknown(run: Run, workspace: Workspace, rules: GateRules) -> None:
         run.say(f"remark: no {rules.report} report has {', '.join(unknown)} yet, and nothing passes without")
 
 
+def warn_if_absent(run: Run, workspace: Workspace, rules: GateRules) -> None:
+    """A data set may be still to come as well, or be spelled wrong."""
+    from rlhf.snapshots import list_snapshots
+    from rlhf.suites import list_suites
+
+    known = [f"suite:{one.ref}" for one in list_suites(workspace)] + [one.ref for one in list_snapshots(workspace)]
+    if rules.snapshot is not None and rules.snapshot not in known:
+        near = difflib.get_close_matches(rules.snapshot, known, n=1)
+        run.say(
+            f"remark: there is no data set {rules.snapshot} yet{f' (nearest: {near[0]})' if near else ''}, and nothing passes "
+            "without a report on it"
+        )
+
+
 def tell_gate(run: Run, alias: str, gate: Gate | None) -> None:
     if gate is None:
-        run.result({"alias": alias, "gate": None}, f"{alias} has no gate: it moves freely")
+        run.result({"alias": alias, "gate": None, "cautions": []}, f"{alias} has no gate: it moves freely")
         return
     named = f" of class {gate.rules.risk_class}" if gate.rules.risk_class else ""
     lines = [f"{alias}: gate {gate.seq}{named}, {gate.at[:19]}, {gate.who}: {gate.why}", *_in_words(gate.rules)]
-    run.result({"alias": alias, "gate": gate.as_json()}, "\n".join(lines))
+    lines += [f"  caution: {said}" for said in gate.rules.cautions]
+    run.result({"alias": alias, "gate": gate.as_json(), "cautions": list(gate.rules.cautions)}, "\n".join(lines))
 
 
 def tell_verdict(run: Run, alias: str, version: str, verdict: Verdict) -> None:
@@ -96,9 +118,18 @@ def tell_verdict(run: Run, alias: str, version: str, verdict: Verdict) -> None:
     lines = [f"{alias} {said} {version}", *(_result(result) for result in verdict.results)]
     if verdict.fix:
         lines.append(f"  fix: {verdict.fix}")
+    lines += [f"  caution: {caution}" for caution in verdict.cautions]
     run.result({"alias": alias, "version": version, **verdict.as_json()}, "\n".join(lines))
     if not verdict.passed:
         raise typer.Exit(1)
+
+
+def figure_in_words(result: Mapping[str, Any]) -> str:
+    """A rule's figure with what the report gives beside it: `0.64 (0.61 to 0.68 at 95 %, bootstrap), n = 200`."""
+    low, high, level, method = (result.get(key) for key in ("low", "high", "level", "method"))
+    ends = [] if low is None or high is None else [f"{low:g} to {high:g}" + (f" at {level * 100:g} %" if level else "")]
+    beside = ", ".join((*ends, *([method] if method else [])))
+    return f"{result['value']:g}{f' ({beside})' if beside else ''}, n = {result['n']}"
 
 
 def _in_words(rules: GateRules) -> list[str]:
@@ -117,14 +148,13 @@ def _in_words(rules: GateRules) -> list[str]:
 
 
 def _result(result: Mapping[str, Any]) -> str:
-    """`met  accuracy_low >= 0.6: 0.64 (0.61 to 0.68), n = 200`."""
+    """`met  accuracy_low >= 0.6: 0.64 (0.61 to 0.68 at 95 %, bootstrap), n = 200`."""
     mark = "met    " if result["met"] else "NOT MET"
     if not result["met"]:
-        return f"  {mark}  {result['rule']}: {result['reason']}"
+        measured = "" if result.get("value") is None else f"; {figure_in_words(result)}"
+        return f"  {mark}  {result['rule']}: {result['reason']}{measured}"
     if result.get("value") is not None:
-        low, high = result.get("low"), result.get("high")
-        interval = "" if low is None or high is None else f" ({low:g} to {high:g})"
-        return f"  {mark}  {result['rule']}: {result['value']:g}{interval}, n = {result['n']}"
+        return f"  {mark}  {result['rule']}: {figure_in_words(result)}"
     if (trial := result.get("trial")) is not None:
         return f"  {mark}  {result['rule']}: {trial['hours']:.3g} h, {trial['n_replies']} replies to {trial['n_units']} users"
     return f"  {mark}  {result['rule']}" + (f": {result['who']}" if result.get("who") else "")

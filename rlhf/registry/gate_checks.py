@@ -28,7 +28,7 @@ class Verdict:
 
     results: each thing that the gate asks, in order: `rule` in words, `met`, `reason`, and what was found. evidence: the gate's
     digest, the report's, each figure with its bounds and n, the sign-offs, the canary; empty where the alias has no gate. report:
-    the one that was read.
+    the one that was read. cautions: what holds less than it seems, and the newer report that was passed over.
     """
 
     passed: bool
@@ -38,6 +38,7 @@ class Verdict:
     results: tuple[Mapping[str, Any], ...] = ()
     report: FoundReport | None = None
     gate: Gate | None = None
+    cautions: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         return {
@@ -46,6 +47,7 @@ class Verdict:
             "rules": [dict(result) for result in self.results],
             "evidence": dict(self.evidence),
             "fix": self.fix,
+            "cautions": list(self.cautions),
         }
 
 
@@ -85,15 +87,15 @@ def check(
             if report is not None:
                 raise BadInput(f"{alias} has no gate, so no report decides", fix=f"see: rlhf alias gate {alias}")
             return Verdict(True)
-        found, parts = None, []
+        found, parts, passed_over = None, [], ""
         if gate.rules.needs_report:
             wanted = gate_reports.opponent(connection, alias, gate.rules, ref)
             if report is not None:
                 found = gate_reports.named(workspace, connection, report, gate.rules, ref, wanted)
             else:
-                found = gate_reports.newest(workspace, connection, gate.rules, ref, wanted)
+                found, passed_over = gate_reports.newest(workspace, connection, gate.rules, ref, wanted)
             parts = (
-                [_unread(gate.rules, ref, wanted)]
+                [_unread(gate.rules, ref, wanted, passed_over)]
                 if found is None
                 else [
                     _figures(alias, gate.rules, ref, wanted, found),
@@ -107,12 +109,15 @@ def check(
         evidence |= part.evidence
     reasons = tuple(reason for part in parts for reason in part.reasons)
     fix = next((part.fix for part in parts if part.reasons), "")
-    return Verdict(not reasons, reasons, evidence, fix, tuple(r for part in parts for r in part.results), found, gate)
+    results = tuple(result for part in parts for result in part.results)
+    cautions = (*gate.rules.cautions, *((passed_over,) if passed_over else ()))
+    return Verdict(not reasons, reasons, evidence, fix, results, found, gate, cautions)
 
 
-def _unread(rules: GateRules, ref: VersionRef, wanted: gate_reports.Opponent) -> _Part:
+def _unread(rules: GateRules, ref: VersionRef, wanted: gate_reports.Opponent, passed_over: str) -> _Part:
     """Without a report nothing that it would show is met."""
     missing, fix = gate_reports.said_missing(rules, ref, wanted)
+    missing += f" ({passed_over})" if passed_over else ""
     unmet = [*(rule.words for rule in rules.rules), *(f"signed by {role}" for role in rules.signoffs)]
     return _Part({}, tuple({"rule": words, "met": False, "reason": missing} for words in unmet), fix)
 

@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from rlhf import config
 from rlhf.errors import BadUsage
-from rlhf.registry.gate_rules import GateRules, Rule
+from rlhf.registry.gate_rules import GateRules, Rule, contradiction
 
 _CLASSES, _EXTENDS = "classes", "extends"
 
@@ -39,7 +39,7 @@ def read_rules(file: Path, risk_class: str | None = None) -> GateRules:
             raise BadUsage(
                 f"{file} has the rules of one gate, and no classes", fix="leave --class out, or name another file"
             )
-        return config.load(GateRules, file)
+        return _meetable(config.load(GateRules, file), str(file))
     if risk_class is None:
         raise BadUsage(f"{file} has the classes {', '.join(classes)}", fix="say which with --class")
     return _rules(classes, risk_class)
@@ -70,9 +70,16 @@ def _classes(file: Path) -> dict[str, Any] | None:
 
 def _rules(classes: Mapping[str, Any], name: str) -> GateRules:
     try:
-        return config.load(GateRules, **{**_extended(classes, name, ()), "risk_class": name})
+        rules = config.load(GateRules, **{**_extended(classes, name, ()), "risk_class": name})
     except BadUsage as error:
         raise BadUsage(f"class {name}: {error.message}", fix=error.fix) from None
+    return _meetable(rules, f"class {name}")
+
+
+def _meetable(rules: GateRules, where: str) -> GateRules:
+    if said := contradiction(rules.rules):
+        raise BadUsage(f"{where}: {said}", fix="drop one of the two, or correct its bound")
+    return rules
 
 
 def _extended(classes: Mapping[str, Any], name: str, below: tuple[str, ...]) -> dict[str, Any]:

@@ -8,13 +8,14 @@ ends, `.abs` behind all else is its size without the sign.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeGuard
 
 _ENDS = ("low", "high")
 _ABS = ".abs"
 _NEAR = 3  # known figures that a missing one may have been meant for
+_SHOWN = 6  # plain figures where nothing is near
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,14 +73,23 @@ def flat(figures: Mapping[str, Any]) -> dict[str, float | int | None]:
 
 
 def near(figures: Mapping[str, Any], way: str) -> str:
-    """What may have been meant, in words; every plain figure where nothing is near."""
+    """What may have been meant, in words; where nothing is near, what there is."""
     known = ways(figures)
-    close = difflib.get_close_matches(way, known, n=_NEAR, cutoff=0.7)
-    return (
-        f"the nearest are {', '.join(close)}"
-        if close and "." in way
-        else f"it has {', '.join(sorted(k for k in known if '.' not in k))}"
-    )
+    close = nearest(known, way)
+    return f"the nearest are {', '.join(close)}" if close else f"it has {grouped(known)}"
+
+
+def nearest(known: Sequence[str], way: str) -> list[str]:
+    """Of known ways those that this one may have been meant for, the nearest first."""
+    return difflib.get_close_matches(way, known, n=_NEAR, cutoff=0.7)
+
+
+def grouped(known: Sequence[str]) -> str:
+    """What there is, in a line: `accuracy, n, fairness.*`; of dozens of figures a few plain ones stand for the rest."""
+    plain = sorted(way for way in known if "." not in way)
+    groups = sorted({f"{way.partition('.')[0]}.*" for way in known if "." in way})
+    more = [f"{len(plain) - _SHOWN} more plain ones"] if len(plain) > _SHOWN else []
+    return ", ".join((*plain[:_SHOWN], *more, *groups))
 
 
 def is_number(value: Any) -> TypeGuard[int | float]:

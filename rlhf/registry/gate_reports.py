@@ -13,13 +13,16 @@ from rlhf.errors import BadInput, BadUsage, NotFound
 from rlhf.records import VersionRef
 from rlhf.registry import gate_figures, gate_judges
 from rlhf.registry.gate_figures import Figure
-from rlhf.registry.gate_rules import GateRules
+from rlhf.registry.gate_rules import FAIRNESS, GateRules
 from rlhf.registry.versions import ref_of
 from rlhf.store import Workspace
 from rlhf.store.tables import alias_moves, reports, versions
 
 _JSON_FILE = "report.json"
 _TEST = "test"
+_TEMPLATES = ["template"]  # a report's labelers, where its verdicts are those of whoever wrote a template file
+_HEX_SHOWN = 12
+_SUITE = "suite:"
 _OTHER_END = {"low": "high", "high": "low"}
 _MIN_HEX = 6
 
@@ -115,17 +118,21 @@ def opponent(connection: Connection, alias: str, rules: GateRules, ref: VersionR
 
 def newest(
     workspace: Workspace, connection: Connection, rules: GateRules, ref: VersionRef, wanted: Opponent
-) -> FoundReport | None:
-    """The newest report of the kind that measures the version against the one wanted; its bytes are checked."""
+) -> tuple[FoundReport | None, str]:
+    """The newest report of the kind that measures the version against the one wanted, its bytes checked; and which newer one was
+    passed over and why, '' = none."""
+    passed_over = ""
     query = select(reports).where(
         reports.c.kind == rules.report, reports.c.figures.contains(json.dumps(str(ref)), autoescape=True)
     )
     judge = gate_judges.digest_of_judge(connection, rules.judge)
     for row in connection.execute(query.order_by(reports.c.created_at.desc(), reports.c.digest)):
         found = _fitting(workspace, connection, row, rules, ref, wanted, judge)
-        if found is not None:
-            return found
-    return None
+        if found is not None and (why := _on_templates(found, rules)):
+            passed_over = passed_over or f"{why}, and was passed over"
+        elif found is not None:
+            return found, passed_over
+    return None, passed_over
 
 
 def named(
@@ -149,6 +156,8 @@ def named(
         raise BadInput(
             f"report {text} ({rows[0].kind}: {rows[0].title:.120}) isn't what the gate reads: {missing} in it", fix=fix
         )
+    if why := _on_templates(found, rules):
+        raise BadInput(f"the gate doesn't read it: {why}", fix=said_missing(rules, ref, wanted)[1])
     return found
 
 
@@ -173,24 +182,41 @@ def _fitting(
     return FoundReport(row.digest, row.kind, row.title, content, names[ref.digest], other)
 
 
+def _on_templates(report: FoundReport, rules: GateRules) -> str:
+    """Why the report counts for none of the rules: nobody judged its pairs, and whoever wrote templates can write trivial ones. ''
+    where it counts."""
+    if rules.is_of_fairness or report.kind != "evaluation" or report.content.get("labelers") != _TEMPLATES:
+        return ""
+    return (
+        f"report {report.digest[:_HEX_SHOWN]} on {report.content['snapshot']['name']} has the verdicts of whoever wrote its "
+        f"templates, which count for {FAIRNESS}* alone"
+    )
+
+
 def said_missing(rules: GateRules, ref: VersionRef, wanted: Opponent) -> tuple[str, str]:
     """That no report fits, in words, and the command that makes one."""
     on = f" on the test side of {rules.snapshot}" if rules.snapshot else ""
     if rules.report == "evaluation":
         words = f"no evaluation report of {ref}{wanted.words}{on or ' on the test side of a snapshot'}"
-        return words, f"make one: rlhf evaluate {ref}{wanted.spelled} --snapshot {rules.snapshot or 'S'}"
+        return words, f"make one: rlhf evaluate {ref}{wanted.spelled}{_data_option(rules.snapshot or 'S')}"
     by = f", judged by {rules.judge}" if rules.judge else ""
     words = f"no comparison report of {ref}{wanted.words}{on}{by}"
-    held = f" --snapshot {rules.snapshot}" if rules.snapshot else ""
+    held = _data_option(rules.snapshot) if rules.snapshot else ""
     return words, f"make one: rlhf compare {ref}{wanted.spelled or ' B'}{held} --judge {rules.judge or 'JUDGE'}"
 
 
+def _data_option(name: str) -> str:
+    """A data set as `evaluate` and `compare` take it."""
+    is_suite = name.startswith(_SUITE)
+    return f" --suite {name.removeprefix(_SUITE)}" if is_suite else f" --snapshot {name}"
+
+
 def unknown_figures(connection: Connection, rules: GateRules) -> tuple[list[str], list[str]]:
-    """Figures of the rules that no stored report of that kind has, and those that they have; none are unknown while there is no
-    report (an interval's end that was once None counts)."""
+    """Figures of the rules that no stored report of that kind has, and the ways to those that they have; none are unknown while
+    there is no report (an interval's end that was once None counts)."""
     texts = connection.execute(select(reports.c.figures).where(reports.c.kind == rules.report)).scalars()
     every = [figures for text in texts for figures in json.loads(text).values()]
-    known = sorted({name for figures in every for name in gate_figures.flat(figures)})
+    known = sorted({name for figures in every for name in gate_figures.ways(figures)})
     if not known:
         return [], []
     wanted = dict.fromkeys(rule.figure for rule in rules.rules)

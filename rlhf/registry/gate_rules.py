@@ -16,9 +16,11 @@ several risk classes stand in one file (`gate_classes.py`).
 
 from __future__ import annotations
 
+import math
 import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import combinations
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
@@ -38,6 +40,10 @@ _MEETS: dict[str, Callable[[float, float], bool]] = {
     "at_most": operator.le,
     "equals": operator.eq,
 }
+_LOWER, _UPPER = ("above", "at_least", "equals"), ("below", "at_most", "equals")
+_STRICT = ("above", "below")
+FAIRNESS = "fairness."  # what the ways to fairness figures begin with
+_OF_TEMPLATES = "fairness.reward_gap"  # no other report has it
 _SPAN = re.compile(r"(\d+(?:\.\d+)?)([mhd])")
 _HOURS = {"m": 1 / 60, "h": 1.0, "d": 24.0}
 
@@ -117,6 +123,24 @@ class Rule(Settings):
         return None
 
 
+def contradiction(rules: Sequence[Rule]) -> str:
+    """Two rules on one figure that no value meets, in words; '' where there are none. Bounds are intervals: where each two leave
+    room, all do."""
+    for one, other in combinations(rules, 2):
+        if (one.figure, one.relative) == (other.figure, other.relative) and not _leave_room(one, other):
+            return f"nothing meets both '{one.words}' and '{other.words}'"
+    return ""
+
+
+def _leave_room(*rules: Rule) -> bool:
+    bounds = [pair for rule in rules for pair in rule.bounds.items()]
+    low, over = max(((bound, name in _STRICT) for name, bound in bounds if name in _LOWER), default=(-math.inf, False))
+    high, not_under = min(
+        ((bound, name not in _STRICT) for name, bound in bounds if name in _UPPER), default=(math.inf, True)
+    )
+    return low < high or (low == high and not over and not_under)
+
+
 class GateRules(Settings):
     """What a version must bring before the alias may move to it. The newest report that fits decides, so an older and
     better one can't be picked.
@@ -129,7 +153,8 @@ class GateRules(Settings):
         "it points at nothing yet), the version's base, or any",
     )
     snapshot: str | None = Field(
-        default=None, description="snapshot that the report must be on, as name@2: a frozen suite; None = whichever"
+        default=None,
+        description="data set that the report must be on: a snapshot as name@2, a suite as suite:name@2; None = whichever",
     )
     judge: str | None = Field(
         default=None,
@@ -184,6 +209,27 @@ class GateRules(Settings):
     @property
     def needs_report(self) -> bool:
         return bool(self.rules or self.signoffs)
+
+    @property
+    def is_of_fairness(self) -> bool:
+        """Whether every figure that is asked for is one of fairness: such a gate alone reads reports on templates."""
+        return bool(self.rules) and all(rule.figure.startswith(FAIRNESS) for rule in self.rules)
+
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What holds less, or more, than who set the gate may think."""
+        said = []
+        if self.needs_report and self.snapshot is None:
+            said.append(
+                f"it names no data set: the newest {self.report} report on any suite or snapshot counts; "
+                "pin one with snapshot: suite:NAME@1"
+            )
+        if not self.is_of_fairness and any(rule.figure.startswith(_OF_TEMPLATES) for rule in self.rules):
+            said.append(
+                f"{_OF_TEMPLATES} stands in reports on templates alone, which count for no figure but {FAIRNESS}*: "
+                "no one report meets all of its rules"
+            )
+        return tuple(said)
 
     @property
     def words(self) -> tuple[str, ...]:

@@ -7,16 +7,18 @@ with the permission `gate`, which who promotes doesn't have; and every change is
 
 from __future__ import annotations
 
+import difflib
+
 from sqlalchemy import Connection, select
 
 from rlhf.errors import BadInput, Conflict, Forbidden, NotFound
 from rlhf.people import accounts
 from rlhf.records import VersionRef
-from rlhf.registry import gate_judges, gate_log, gate_reports
+from rlhf.registry import gate_figures, gate_judges, gate_log, gate_reports
 from rlhf.registry.alias_names import name_of, require_free_word, require_why
 from rlhf.registry.gate_checks import Verdict, check
 from rlhf.registry.gate_log import Gate
-from rlhf.registry.gate_rules import GateRules
+from rlhf.registry.gate_rules import GateRules, contradiction
 from rlhf.registry.locks import hold
 from rlhf.registry.versions import require_fits
 from rlhf.store import Workspace
@@ -30,6 +32,7 @@ __all__ = [
     "list_gates",
     "remove_gate",
     "require_fits",
+    "require_gate",
     "require_met",
     "set_gate",
     "unknown_figures",
@@ -39,13 +42,16 @@ __all__ = [
 def set_gate(workspace: Workspace, alias: str, rules: GateRules, why: str) -> Gate:
     """Put a gate on an alias, in the place of the one in force; the same rules again change nothing.
 
-    The alias need not be set yet. Raises BadInput for a rule whose figure none of the stored reports of that kind has,
-    naming those that they have (a way into a report, with dots, may lead to what is still to come: `unknown_figures`); Forbidden
-    for a person without the permission; NotFound for a judge that nothing answers to; BadUsage for what can't be an alias.
+    The alias need not be set yet. Raises BadInput for two rules that nothing meets, and for a rule whose figure none of the stored
+    reports of that kind has, naming the nearest (a way into a report, with dots, may lead to what is still to come:
+    `unknown_figures`); Forbidden for a person without the permission; NotFound for a judge that nothing answers to; BadUsage for
+    what can't be an alias.
     """
     name = name_of(alias)
     require_free_word(alias)
     require_why(why, "the gate is set")
+    if said := contradiction(rules.rules):
+        raise BadInput(said, fix="drop one of the two, or correct its bound")
     with workspace.write() as write:
         hold(write, f"alias:{name}")
         if rules.judge is not None:
@@ -77,6 +83,17 @@ def gate_of(workspace: Workspace, alias: str) -> Gate | None:
     name_of(alias)
     with workspace.read() as connection:
         return gate_log.in_force(connection, alias)
+
+
+def require_gate(workspace: Workspace, alias: str) -> Gate:
+    """The gate in force on the alias. Raises NotFound where it has none: somebody who asks what a gate says means one."""
+    if (gate := gate_of(workspace, alias)) is not None:
+        return gate
+    near = difflib.get_close_matches(alias, [one.alias for one in list_gates(workspace)], n=1)
+    raise NotFound(
+        f"no gate is on {alias}" + (f" (nearest: {near[0]})" if near else ""),
+        fix=f"see which aliases have one: rlhf gate list; put one on: rlhf alias gate {alias} --rules FILE --why TEXT",
+    )
 
 
 def list_gates(workspace: Workspace) -> tuple[Gate, ...]:
@@ -116,6 +133,9 @@ def _require_known_figures(connection: Connection, rules: GateRules) -> None:
     unknown, known = gate_reports.unknown_figures(connection, rules)
     misspelt = [figure for figure in unknown if "." not in figure]
     if misspelt:
+        near = gate_figures.nearest(known, misspelt[0])
         raise BadInput(
-            f"no {rules.report} report has a figure '{misspelt[0]}'", fix=f"the figures are {', '.join(known)}"
+            f"no {rules.report} report has a figure '{misspelt[0]}'"
+            + (f" (nearest: {', '.join(near)})" if near else ""),
+            fix=f"there are {gate_figures.grouped(known)}; all that a report has: rlhf report show R --json",
         )
