@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from command_line import CommandLine, copy_of, state
+from suite_files import seen_suite
 
 from rlhf import labeling
 from rlhf.store import Workspace
@@ -76,7 +77,9 @@ def test_a_comparison_on_a_suite_is_on_its_prompts_and_refused_where_they_were_t
     rlhf.json("suite", "import", "tales", prompts_file(tmp_path))
     on = rlhf.json(*words, "--suite", "tales")
     assert on["prompts"]["snapshot"] == "suite:tales@1" and on["prompts"]["n"] == 6
-    rlhf.json("suite", "cut", "seen", "--snapshot", "polite@1", "--split", "train")
+    workspace = Workspace.open(rlhf.root, actor="tester")
+    seen_suite(workspace, tmp_path, "polite@1")
+    workspace.close()
     refused = rlhf(*words, "--suite", "seen", "--json")
     assert refused.status == 1 and refused.value["error"]["code"] == "overlap"
 

@@ -143,6 +143,8 @@ def _assumptions(report: FoundReport) -> list[str]:
                 if value is None
                 else f"the judge agrees with people on {value:.1%} of {n} pairs that it was not trained on"
             )
+            by_source = (known.get("by_source") or {}).get("shown", {})
+            said += [f"of these, from {name}: {m['value']:.1%} of {m['n']}" for name, m in by_source.items()]
     if content.get("simulated"):
         said.append("simulated labelers: the figures say nothing about human preferences")
     return said
