@@ -152,7 +152,7 @@ def test_until_decided_tells_the_size_before_it_starts_and_people_get_one_batch(
         (("demo@1", "hh@1"), 1, "hh@1 is a reward, wanted a policy"),
         (("demo@1", "base:nothing"), 1, "nothing"),
         (("demo@1", "demo"), 2, "demo"),
-        (("demo@1", "base:tiny", "--judge", "nobody"), 2, "no judge 'nobody'"),
+        (("demo@1", "base:tiny", "--judge", "nobody"), 1, "no judge 'nobody'"),
         (("demo@1", "base:tiny", "--judge", "demo@1"), 1, "demo@1 is a policy, wanted a reward"),
         (("demo@1", "base:tiny", "--prompts", "missing.jsonl"), 1, "missing.jsonl"),
         (("demo@1", "base:tiny", "--top-p", "0"), 2, "--top-p"),

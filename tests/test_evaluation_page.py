@@ -12,7 +12,7 @@ from rlhf.evaluation.held_out import method
 from rlhf.evaluation.judged_by import FILE, TEMPLATE, as_each_did, as_they_did, judge_of_card, judged_by
 from rlhf.evaluation.page import render
 from rlhf.evaluation.scored import REPLY_CHARACTERS, CohortVote, agreement, scored_pair
-from rlhf.evaluation.wording import against_length, number
+from rlhf.evaluation.wording import against_length, caution_of, cautions, number
 from rlhf.records import Judgement, Message, Pair, SnapshotRow
 from rlhf.reward.score import PairScore
 
@@ -247,3 +247,33 @@ def test_a_small_p_is_said_to_be_small_and_divided_votes_excuse_a_version_that_i
     assert "(Kolmogorov-Smirnov): p = 0." in page_of(fair)
     assert "counts majorities" in page_of([*fair, pair(90, 1.0, target=2 / 3)])
     assert "counts majorities" not in page_of([*fair, pair(90, 1.0, target=0.5)]), "a tie isn't in the plot"
+
+
+@pytest.mark.parametrize(
+    ("split", "n_seen", "said"),
+    [
+        ("test", 0, ""),
+        ("test", None, ""),
+        (None, None, ""),
+        ("test", 3, "Caution: 3 of these opening turns were in its training, so these figures are too good."),
+        ("train", None, "which is not held out; whether these opening turns were in its training can't be told."),
+        ("not held out", 0, "a suite that is not held out; of these opening turns none was in its training."),
+        (
+            "not held out",
+            7,
+            "not held out; 7 of these opening turns were in its training, so these figures are too good.",
+        ),
+    ],
+)
+def test_a_caution_says_what_is_known_of_a_versions_training(split: str | None, n_seen: int | None, said: str) -> None:
+    assert caution_of(split, n_seen).endswith(said) and bool(caution_of(split, n_seen)) is bool(said)
+
+
+def test_cautions_name_the_versions_that_learnt_from_these_pairs() -> None:
+    made = content([pair(i, 1.0 if i % 3 else -1.0) for i in range(6)])
+    assert list(cautions(made)) == []
+    made["versions"]["hh@2"] = {**made["versions"]["hh@1"], "seen_openings": 4, "trained_on": "s@1"}
+    (said,) = cautions(made)
+    assert said.startswith("Caution: 4 of these opening turns were in the training of hh@2 (snapshot s@1)")
+    made["snapshot"]["split"] = "not held out"
+    assert next(cautions(made)).startswith("Caution: s@1 is not held out")

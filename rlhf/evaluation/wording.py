@@ -121,7 +121,11 @@ def caution_of(split: str | None, n_seen: int | None) -> str:
     if n_seen:
         found.append(f"{n_seen:,} of these opening turns were in its training, so these figures are too good")
     elif found:
-        found.append("figures on pairs of its training are too good")
+        found.append(
+            "whether these opening turns were in its training can't be told"
+            if n_seen is None
+            else "of these opening turns none was in its training"
+        )
     return f"Caution: {'; '.join(found)}." if found else ""
 
 
