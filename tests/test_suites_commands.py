@@ -48,6 +48,6 @@ def test_a_pair_in_two_subsets_is_said_to_be_one_pair(rlhf: CommandLine, tmp_pat
     made = rlhf.json("suite", "import", "bench", file)
     assert (made["pairs"], made["accepted"], made["again"], made["duplicates"]) == (4, 6, 2, 1)
     assert made["strata"] == {"chat": 4, "code": 2}
-    assert "2 accepted rows name a pair of a row before: it is one pair" in rlhf("suite", "import", "bench", file).out
+    assert "2 of the accepted repeat a pair of an earlier row" in rlhf("suite", "import", "bench", file).out
     plain = write(tmp_path / "plain.jsonl", [bench_row(9)])
-    assert "a row before" not in rlhf("suite", "import", "plain", plain).out
+    assert "an earlier row" not in rlhf("suite", "import", "plain", plain).out

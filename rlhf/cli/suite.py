@@ -58,9 +58,9 @@ def _again(n: int) -> list[str]:
     """Why fewer pairs than accepted rows are there."""
     if not n:
         return []
-    rows, names = ("1 accepted row", "names") if n == 1 else (f"{n:,} accepted rows", "name")
     return [
-        f"{rows} {names} a pair of a row before: it is one pair, in the strata of both, with the tags and verdicts of both"
+        f"{n:,} of the accepted {'repeats' if n == 1 else 'repeat'} a pair of an earlier row for another stratum, tag or verdict: "
+        "a pair is counted once, and in each of its strata"
     ]
 
 
