@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from rlhf import snapshots, suites
+from rlhf.store import Workspace
+
 
 def write(file: Path, rows: Sequence[dict[str, Any]]) -> Path:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
@@ -34,3 +37,12 @@ def style_row(i: int, domain: str = "chat") -> dict[str, Any]:
         "rejected": [f"wrong {i}", f"wrong {i}, and here is why", f"**wrong {i}**, and here is why"],
         "domain": domain,
     }
+
+
+def seen_suite(workspace: Workspace, tmp_path: Path, snapshot: str = "s") -> suites.Suite:
+    """The train side of the snapshot as somebody's file, which claims to be held out."""
+    rows = [
+        {"prompt": [m.as_json() for m in row.pair.prompt], "chosen": row.pair.reply_a, "rejected": row.pair.reply_b}
+        for row in snapshots.open_snapshot(workspace, snapshot).rows("train")
+    ]
+    return suites.import_files(workspace, "seen", [write(tmp_path / "seen.jsonl", rows)]).suite

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from command_line import CommandLine, copy_of, state
+from suite_files import seen_suite
 
 from rlhf import labeling
 from rlhf.store import Workspace
@@ -76,7 +77,9 @@ def test_a_comparison_on_a_suite_is_on_its_prompts_and_refused_where_they_were_t
     rlhf.json("suite", "import", "tales", prompts_file(tmp_path))
     on = rlhf.json(*words, "--suite", "tales")
     assert on["prompts"]["snapshot"] == "suite:tales@1" and on["prompts"]["n"] == 6
-    rlhf.json("suite", "cut", "seen", "--snapshot", "polite@1", "--split", "train")
+    workspace = Workspace.open(rlhf.root, actor="tester")
+    seen_suite(workspace, tmp_path, "polite@1")
+    workspace.close()
     refused = rlhf(*words, "--suite", "seen", "--json")
     assert refused.status == 1 and refused.value["error"]["code"] == "overlap"
 
@@ -149,7 +152,7 @@ def test_until_decided_tells_the_size_before_it_starts_and_people_get_one_batch(
         (("demo@1", "hh@1"), 1, "hh@1 is a reward, wanted a policy"),
         (("demo@1", "base:nothing"), 1, "nothing"),
         (("demo@1", "demo"), 2, "demo"),
-        (("demo@1", "base:tiny", "--judge", "nobody"), 2, "no judge 'nobody'"),
+        (("demo@1", "base:tiny", "--judge", "nobody"), 1, "no judge 'nobody'"),
         (("demo@1", "base:tiny", "--judge", "demo@1"), 1, "demo@1 is a policy, wanted a reward"),
         (("demo@1", "base:tiny", "--prompts", "missing.jsonl"), 1, "missing.jsonl"),
         (("demo@1", "base:tiny", "--top-p", "0"), 2, "--top-p"),

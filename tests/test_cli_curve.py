@@ -66,7 +66,7 @@ def test_versions_and_best_of_n_are_written_and_judged(rlhf: CommandLine) -> Non
         (("start@1", "p@1", "--judge", "demo", "--best-of", "4"), 2, "--best-of is of one version"),
         (("nosuchrun", "--judge", "demo"), 1, "there is no run nosuchrun"),
         (("RUN", "--judge", "demo", "--proxy", "r@2", "--suite", "s"), 2, "--proxy and --suite say nothing of a run"),
-        (("start@1", "--judge", "nobody"), 2, "no judge 'nobody'"),
+        (("start@1", "--judge", "nobody"), 1, "no judge 'nobody'"),
         (("start@1",), 2, "--judge"),
     ],
 )

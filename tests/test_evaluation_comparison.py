@@ -181,7 +181,7 @@ def test_what_can_not_be_compared_is_refused_before_anything_is_written(workspac
     cases: Sequence[tuple[tuple[str, str], dict[str, Any], type[Exception], str]] = (
         (("demo@1", "hh@1"), {}, BadInput, "hh@1"),
         (("demo@1", "demo@9"), {}, NotFound, "demo@9"),
-        (("demo@1", "demo@2"), {"judge": "nobody"}, BadUsage, "no judge 'nobody'"),
+        (("demo@1", "demo@2"), {"judge": "nobody"}, NotFound, "no judge 'nobody'"),
         (("demo@1", "demo@2"), {"prompts": []}, BadInput, "no prompts"),
         (("demo@1", "demo@2"), {"n": 0}, BadUsage, "0 prompts"),
         (("demo@1", "demo@2"), {"min_judged": 3}, BadUsage, "--min-judged is for --judge people"),

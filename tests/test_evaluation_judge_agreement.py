@@ -16,7 +16,8 @@ from rlhf.evaluation import compare, judge_agreement
 from rlhf.evaluation.judge_agreement import MOST, agreement, in_words
 from rlhf.evaluation.judges import RewardJudge, RuleJudge, open_judge
 from rlhf.evaluation.people_judge import PeopleJudge
-from rlhf.records import Message
+from rlhf.ids import unit_interval
+from rlhf.records import PAGE_SOURCE, Message
 from rlhf.registry import resolve
 from rlhf.store import Workspace
 
@@ -47,8 +48,43 @@ def test_a_rule_that_says_what_people_say_agrees_and_one_that_says_the_opposite_
     opposite = told(workspace, RuleJudge("shorter", lambda *words: -longer(*words), "1" * 64))
     assert opposite["agreement"]["value"] == 0.0 and opposite["alpha"]["value"] < 0  # type: ignore[index]
     words = in_words({"name": "shorter", "agreement": opposite})
-    assert "0.0 % of 40 pairs" in words and "not shown to be better than a coin" in words
-    assert "not shown" not in in_words({"name": "longer", "agreement": found})
+    assert "0.0 % of 40 pairs" in words and "That is shown to be worse than a coin: rest no decision" in words
+    assert "a coin" not in in_words({"name": "longer", "agreement": found}) and found["by_source"] is None
+    coin = told(workspace, RuleJudge("first", lambda _, a, b: 1.0 if hash_of(a) else -1.0, "4" * 64))
+    assert "That is not shown to be better than a coin" in in_words({"name": "first", "agreement": coin})
+
+
+def hash_of(text: str) -> bool:
+    return unit_interval(0, text) < 0.5
+
+
+def test_sources_are_told_apart_and_small_ones_counted(workspace: Workspace) -> None:
+    """In one source people prefer the longer reply, in the other the shorter: over both a coin, in neither."""
+    with_them = [judged(pair_of(i), long_side(i), source="hh") for i in range(40)]
+    against = [judged(pair_of(100 + i), "ab".replace(long_side(100 + i), ""), source="convarg") for i in range(40)]
+    few = [judged(pair_of(200 + i), "a", source=f"few{i % 2}") for i in range(6)]
+    on_the_page = [judged(pair_of(i), long_side(i), source=PAGE_SOURCE) for i in range(20)]
+    put(workspace, [*with_them, *against, *few, *on_the_page])
+    found = told(workspace)
+    by = found["by_source"]
+    assert {source: (m["value"], m["n"]) for source, m in by["shown"].items()} == {
+        "convarg": (0.0, 40),
+        "hh": (1.0, 40),
+    }  # type: ignore[index]
+    assert by["hidden"] == {"parts": 2, "pairs": 6, "below": 30}  # type: ignore[index]
+    words = in_words({"name": "longer", "agreement": found})
+    assert (
+        "By source: convarg 0.0 % of 40 (0.0 to " in words
+        and "), shown to be worse than a coin; hh 100.0 % of 40 (" in words
+    )
+    assert "; 6 of 2 sources with fewer than 30, too few to tell." in words
+    assert "Over all of them it is not shown to be better than a coin: rest no decision on this judge." in words
+
+
+def test_agreement_from_before_sources_were_told_apart_reads_as_it_did(workspace: Workspace) -> None:
+    put(workspace, [judged(pair_of(i), long_side(i)) for i in range(40)])
+    old = {key: value for key, value in told(workspace).items() if key != "by_source"}
+    assert "100.0 % of 40 pairs" in in_words({"name": "longer", "agreement": old})
 
 
 def test_a_majority_decides_ties_tell_of_alpha_alone_and_a_judge_without_a_side_is_half_right(

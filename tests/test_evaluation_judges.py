@@ -12,7 +12,7 @@ from adapter_folders import published
 from written_replies import pairs_of, score_plain
 
 from rlhf.demo import true_preference
-from rlhf.errors import BadInput, BadUsage, NotFound
+from rlhf.errors import BadInput, NotFound
 from rlhf.evaluation import judges
 from rlhf.evaluation.judges import RewardJudge, RuleJudge, open_judge, rules
 from rlhf.store import Workspace
@@ -62,7 +62,7 @@ def test_a_reward_that_gives_no_number_is_refused(workspace: Workspace, tmp_path
 
 def test_an_unknown_judge_is_told_what_there_is(workspace: Workspace, tmp_path: Path) -> None:
     published(workspace, tmp_path)
-    with pytest.raises(BadUsage, match=r"no judge 'dmeo'.*did you mean demo") as refused:
+    with pytest.raises(NotFound, match=r"no judge 'dmeo'.*did you mean demo") as refused:
         open_judge(workspace, "dmeo")
     assert all(word in refused.value.fix for word in ("demo", "people", "hh@1"))
     with pytest.raises(NotFound, match="hh@9"):

@@ -93,15 +93,56 @@ def test_a_policys_card_holds_its_comparison_its_judge_and_the_data_of_its_rewar
     assert "Win rate, %" in as_text(card)
 
 
-def test_reasons_that_people_gave_are_the_intended_use(workspace: Workspace, tmp_path: Path) -> None:
+def test_a_reason_of_an_aliass_move_is_told_with_the_decision_and_is_no_purpose(
+    workspace: Workspace, tmp_path: Path
+) -> None:
     learnt(workspace, tmp_path)
-    assert "Nobody recorded what it is for" in as_text(model_card(workspace, "hh@1"))
     aliases.move(workspace, "hh@champion", "hh@1", why="to rank replies of the <b>help desk</b>")
     card = model_card(workspace, "hh@1")
     assert card["aliases"] == ["hh@champion"] and card["decisions"][0]["in_force"]
     html, text = as_html(card), as_text(card)
     assert "to rank replies of the &lt;b&gt;help desk&lt;/b&gt;" in html and r"\<b\>help desk" in text
-    assert "Nobody recorded what it is for" not in html
+    use = html[html.index("<h2>Intended use</h2>") : html.index("<h2>Factors</h2>")]
+    assert "Nobody recorded what it is for. What holds for any reward:" in use and "help desk" not in use
+    decided = html[html.index("<h2>Sign-offs, aliases and decisions</h2>") :]
+    assert "help desk" in decided
+
+
+@pytest.mark.parametrize(("split", "is_told"), [("train", True), ("test", False)])
+def test_figures_on_what_it_was_trained_on_have_their_caution_beside_them(
+    workspace: Workspace, tmp_path: Path, split: str, is_told: bool
+) -> None:
+    learnt(
+        workspace,
+        tmp_path,
+        labeler=lambda i: f"p{i % 12}",
+        cohort=lambda i: "north",
+    )
+    report = evaluate(workspace, ["hh@1"], "s", split=split, score=Scorer())
+    card = model_card(workspace, "hh@1")
+    n = card["reports"][0]["seen_openings"]
+    assert bool(n) is is_told
+    caution = (
+        f". Caution: measured on the train side of a snapshot, which is not held out; {n} of these opening turns were in its "
+        "training, so these figures are too good."
+    )
+    html = as_html(card)
+    assert (f"report {report.digest}{caution}" in html) is is_told
+    assert ("Caution: measured" in " ".join(card["limits"])) is is_told
+    if card["reports"][0]["by_cohort"]:
+        assert (f"Agreement with cohorts of labelers, report {report.digest[:12]}{caution}" in html) is is_told
+    assert bool(card["reports"][0]["by_cohort"]) or not is_told
+
+
+def test_a_report_from_before_labelers_and_splits_were_kept_is_on_the_card(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    learnt(workspace, tmp_path)
+    evaluate(workspace, ["hh@1"], "s", score=Scorer())
+    card = model_card(workspace, "hh@1")
+    (one,) = card["reports"]
+    old = {**card, "reports": [{**one, "labelers": [], "split": None, "seen_openings": None}]}
+    assert "the labelers of the pairs" in as_text(old) and "Caution" not in as_text(old)
 
 
 def test_sign_offs_stand_on_the_card(workspace: Workspace, tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ import pytest
 
 from rlhf.evaluation import ScoredPair, figures
 from rlhf.evaluation.examples import examples, surest
-from rlhf.evaluation.held_out import METHOD
+from rlhf.evaluation.held_out import method
+from rlhf.evaluation.judged_by import FILE, TEMPLATE, as_each_did, as_they_did, judge_of_card, judged_by
 from rlhf.evaluation.page import render
 from rlhf.evaluation.scored import REPLY_CHARACTERS, CohortVote, agreement, scored_pair
-from rlhf.evaluation.wording import against_length, number
+from rlhf.evaluation.wording import against_length, caution_of, cautions, number
 from rlhf.records import Judgement, Message, Pair, SnapshotRow
 from rlhf.reward.score import PairScore
 
@@ -51,7 +52,7 @@ def content(scored: list[ScoredPair], **changed: Any) -> dict[str, Any]:
         "labelers": ["human"],
         "simulated": False,
         "seed": 0,
-        "method": METHOD,
+        "method": method(changed.get("labelers", ["human"])),
         **changed,
     }
 
@@ -69,7 +70,7 @@ def test_the_surest_pairs_are_shown_on_both_sides() -> None:
 
 def test_examples_escape_what_people_wrote() -> None:
     evil = {"prompt": "<img src=x>", "chosen": "</blockquote><script>", "rejected": "{0} {x} %s", "source": "<b>"}
-    html = examples([pair(0, 1.0, **evil)])
+    html = examples([pair(0, 1.0, **evil)], ["human"])
     assert "<img" not in html and "<script" not in html and "<b>" not in html and "{0} {x} %s" in html
     assert "P(preferred is better) <strong>0.73</strong>" in html, "sigmoid of a margin of 1"
 
@@ -206,3 +207,78 @@ def test_agreement_by_cohort_is_drawn_and_small_cohorts_are_counted() -> None:
     hidden = page_of([voted(i, "rare", 2) for i in range(40)])
     assert 'id="v0-by-cohort' not in hidden and "agreement by cohort is hidden: 1 of fewer than" in hidden
     assert "rare" not in hidden
+
+
+def test_a_file_that_names_nobody_is_not_called_people_anywhere() -> None:
+    scored = [pair(i, 1.0 if i % 3 else -1.0) for i in range(60)]
+    measure = {"value": 0.022, "low": 0.01, "high": 0.034, "n": 60, "method": "bootstrap"}
+    gap = {"a": "hh@2", "b": "hh@1", "accuracy": measure, "log_loss": measure, "same_side": measure}
+    made = content(scored, labelers=[FILE], differences=[gap])
+    made["versions"]["hh@2"] = made["versions"]["hh@1"]
+    html = render(made, {"hh@1": scored, "hh@2": scored})
+    for said in (
+        "ranks the two replies as the suite says in 66.7 %",
+        "hh@2 ranks more pairs as the suite says than hh@1",
+        "percent of the decided pairs ranked as the suite says",
+        "Right of zero is ranked as the suite says",
+        "the better, as the suite says, score",
+        "the suite&#39;s file, which names nobody",
+        "share of decided pairs ranked as the suite says",
+        "who judged its pairs, and how often they would agree with each other, is unknown",
+    ):
+        assert said in html, said
+    for wrong in ("as people did", "labelers did", "preferred by the labelers", "these labelers"):
+        assert wrong not in html, wrong
+    by_template = page_of(scored, labelers=[TEMPLATE])
+    assert "the better, as whoever wrote the templates said" in by_template and "labelers did" not in by_template
+    assert "preferred by the labelers" in page_of(scored) and "as people did" in page_of(scored)
+
+
+def test_labelers_and_a_file_that_names_some_of_them_are_both_said() -> None:
+    both = ["file", "human"]
+    assert as_each_did(both) == "people did and the suite says"
+    assert as_each_did(["human", "simulated"]) == "people and the simulated labelers did"
+    assert as_they_did(both).startswith("as the labelers did, or where none is named")
+    assert judged_by(both) == "the suite's file, which names nobody, human"
+    assert judge_of_card(both) == "the labelers of the pairs, and the suite's file, which names nobody"
+    assert judge_of_card([]) == judge_of_card(["human"]) == "the labelers of the pairs"
+
+
+def test_a_small_p_is_said_to_be_small_and_divided_votes_excuse_a_version_that_is_less_sure() -> None:
+    sure = [pair(i, 9.0 if i % 2 else -9.0) for i in range(80)]
+    html = page_of(sure)
+    assert "p below 0.001" in html and "p = 0.000" not in html and "Some votes were divided" not in html
+    fair = [pair(i, 1.0 if i % 4 else -1.0) for i in range(80)]
+    assert "(Kolmogorov-Smirnov): p = 0." in page_of(fair)
+    assert "counts majorities" in page_of([*fair, pair(90, 1.0, target=2 / 3)])
+    assert "counts majorities" not in page_of([*fair, pair(90, 1.0, target=0.5)]), "a tie isn't in the plot"
+
+
+@pytest.mark.parametrize(
+    ("split", "n_seen", "said"),
+    [
+        ("test", 0, ""),
+        ("test", None, ""),
+        (None, None, ""),
+        ("test", 3, "Caution: 3 of these opening turns were in its training, so these figures are too good."),
+        ("train", None, "which is not held out; whether these opening turns were in its training can't be told."),
+        ("not held out", 0, "a suite that is not held out; of these opening turns none was in its training."),
+        (
+            "not held out",
+            7,
+            "not held out; 7 of these opening turns were in its training, so these figures are too good.",
+        ),
+    ],
+)
+def test_a_caution_says_what_is_known_of_a_versions_training(split: str | None, n_seen: int | None, said: str) -> None:
+    assert caution_of(split, n_seen).endswith(said) and bool(caution_of(split, n_seen)) is bool(said)
+
+
+def test_cautions_name_the_versions_that_learnt_from_these_pairs() -> None:
+    made = content([pair(i, 1.0 if i % 3 else -1.0) for i in range(6)])
+    assert list(cautions(made)) == []
+    made["versions"]["hh@2"] = {**made["versions"]["hh@1"], "seen_openings": 4, "trained_on": "s@1"}
+    (said,) = cautions(made)
+    assert said.startswith("Caution: 4 of these opening turns were in the training of hh@2 (snapshot s@1)")
+    made["snapshot"]["split"] = "not held out"
+    assert next(cautions(made)).startswith("Caution: s@1 is not held out")

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import pytest
 from command_line import REAL, CommandLine, copy_of
-from suite_files import bench_row, style_row, write
+from suite_files import bench_row, seen_suite, style_row, write
 from test_evaluation_held_out import Scorer, fill
 
 from rlhf import registry, suites
 from rlhf.errors import BadInput, BadUsage
 from rlhf.evaluation import evaluate
+from rlhf.evaluation.model_card import model_card
+from rlhf.evaluation.model_card_page import as_text
 from rlhf.evaluation.seen import Overlap
 from rlhf.reward.kept import FOLDER
 from rlhf.store import Workspace
@@ -64,7 +66,7 @@ def test_a_suite_that_a_version_was_trained_on_is_refused_by_its_rows_before_any
     workspace: Workspace, tmp_path: Path
 ) -> None:
     fill(workspace, tmp_path)
-    suites.cut(workspace, "seen", snapshot="s", split="train")
+    seen_suite(workspace, tmp_path)
     score = Scorer()
     with pytest.raises(
         Overlap, match=r"hh@1 was trained on \d+ of the \d+ rows of suite seen@1: .* and \d+ more"
@@ -88,7 +90,7 @@ def test_an_overlap_with_an_ancestors_training_is_refused_too(workspace: Workspa
     put(workspace, [judged(pair_of(i), "a", source="other") for i in range(300, 320)])
     other = snapshots.cut(workspace, "other", sources=["other"], holdout=0.5)
     published(workspace, tmp_path, 1, snapshot_digest=other.digest, parents=(("from", parent.digest),))
-    suites.cut(workspace, "seen", snapshot="s", split="train")
+    seen_suite(workspace, tmp_path)
     with pytest.raises(Overlap, match="hh@2 was trained on"):
         evaluate(workspace, ["hh@2"], suite="seen", score=Scorer())
 
@@ -100,7 +102,58 @@ def test_a_suite_declared_not_held_out_is_measured_and_the_report_says_so(worksp
     assert report.content["snapshot"]["split"] == "not held out"
     assert report.content["versions"]["hh@1"]["seen_openings"] > 0
     html = report.path.read_text("utf-8")
-    assert "declared not held out" in html and "held-out pairs" not in html and "Caution" in html
+    assert "suite:seen@1 is not held out" in html and "held-out pairs" not in html and "Caution" in html
+
+
+def test_a_suite_from_a_train_side_is_measured_as_not_held_out_whatever_was_claimed(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    fill(workspace, tmp_path)
+    suites.cut(workspace, "seen", snapshot="s", split="train")
+    report = evaluate(workspace, ["hh@1"], suite="seen", score=Scorer())
+    assert report.content["snapshot"]["split"] == "not held out" and report.content["labelers"] == ["human"]
+
+
+def test_rows_without_a_labeler_are_the_files_and_those_with_one_are_peoples(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    fill(workspace, tmp_path)
+    suite_of(workspace, tmp_path)
+    report = evaluate(workspace, ["hh@1"], suite="bench", score=Scorer())
+    assert report.content["labelers"] == ["file"]
+    assert "ranked as the suite says" in report.content["method"]["accuracy"]
+    html = report.path.read_text("utf-8")
+    assert "as the suite says in" in html and "as people did" not in html and "preferred by the labelers" not in html
+    (one,) = model_card(workspace, "hh@1")["reports"]
+    assert one["labelers"] == ["file"]
+    text = as_text(model_card(workspace, "hh@1"))
+    assert "the suite's file, which names nobody" in text and "the labelers of the pairs" not in text
+    named = [bench_row(i, labeler="ann") for i in range(40)]
+    suites.import_files(workspace, "named", [write(tmp_path / "named.jsonl", named)], format="jsonl")
+    assert evaluate(workspace, ["hh@1"], suite="named", score=Scorer()).content["labelers"] == ["human"]
+    suites.import_files(workspace, "some", [write(tmp_path / "some.jsonl", [*named, bench_row(99)])], format="jsonl")
+    assert evaluate(workspace, ["hh@1"], suite="some", score=Scorer()).content["labelers"] == ["file", "human"]
+    suites.cut(workspace, "frozen", snapshot="s")
+    cut = evaluate(workspace, ["hh@1"], suite="frozen", score=Scorer())
+    assert cut.content["labelers"] == ["human"] and "as people did" in cut.path.read_text("utf-8")
+
+
+def test_the_text_warns_of_pairs_that_are_not_held_out_and_is_silent_on_those_that_are(
+    rlhf: CommandLine, tmp_path: Path
+) -> None:
+    words = ("evaluate", "hh@1", "--stability", "0")
+    held_out = rlhf(*words, "--snapshot", "polite@1")
+    assert held_out.status == 0 and "Caution" not in held_out.out and "Judged by" not in held_out.out
+    trained = rlhf(*words, "--snapshot", "polite@1", "--split", "train")
+    shown = rlhf("report", "show", rlhf.json(*words, "--snapshot", "polite@1", "--split", "train")["report_digest"])
+    for answer in (trained, shown):
+        assert "Caution: the train side of polite@1 is not held out" in answer.out
+        assert "of these opening turns were in the training of hh@1" in answer.out
+    file = write(tmp_path / "b.jsonl", [bench_row(i) for i in range(40)])
+    rlhf.json("suite", "import", "open", file, "--not-held-out")
+    found = rlhf(*words, "--suite", "open").out
+    assert "Caution: suite:open@1 is not held out" in found and "were in the training" not in found
+    assert "Judged by: the suite's file, which names nobody" in found
 
 
 def test_what_cannot_be_measured_is_refused(workspace: Workspace, tmp_path: Path) -> None:
@@ -135,7 +188,9 @@ def test_the_command_measures_on_a_suite_and_answers_an_overlap_with_its_rows(
     found = answer["versions"]["hh@1"]
     assert found["n"] == 40 and found["precision"][0]["coverage"] == 1.0 and found["stability"]["n"] == 8
     assert found["stability"]["position"]["largest"] < 1e-4  # one scorer: a side means nothing
-    rlhf.json("suite", "cut", "seen", "--snapshot", "polite@1", "--split", "train")
+    workspace = Workspace.open(rlhf.root, actor="tester")
+    seen_suite(workspace, tmp_path, "polite@1")
+    workspace.close()
     refused = rlhf("evaluate", "hh@1", "--suite", "seen", "--json")
     assert refused.status == 1 and refused.value["error"]["code"] == "overlap" and len(refused.value["rows"]) == 10
     assert rlhf("evaluate", "hh@1", "--suite", "bench", "--precision", "x", "--json").status == 2

@@ -51,8 +51,20 @@ def test_a_smaller_effect_more_power_and_looks_all_cost_more(base: float, effect
         lambda: win_rate(0.5),
         lambda: win_rate(0.9, 0.5),
         lambda: two_means(0.0, 1.0),
+        lambda: win_rate(0.6, 1.0),
+        lambda: two_rates(0.5, 0.1, power=0.05),
+        lambda: win_rate(0.6, power=0.04),
     ],
 )
 def test_what_can_not_be_is_refused(wrong: object) -> None:
     with pytest.raises(ValueError, match="wanted"):
         wrong()  # type: ignore[operator]
+
+
+def test_a_win_rate_that_can_not_be_is_told_which_could() -> None:
+    with pytest.raises(ValueError, match=r"^a win rate of 0.9 with 50% ties; wanted one between 0.25 and 0.75$"):
+        win_rate(0.9, 0.5)
+    with pytest.raises(ValueError, match=r"^a win rate of 0.5, which is no difference; wanted one above or below it$"):
+        win_rate(0.5)
+    with pytest.raises(ValueError, match=r"power = 0.05 with alpha = 0.1; wanted a power above alpha"):
+        two_rates(0.5, 0.1, alpha=0.1, power=0.05)

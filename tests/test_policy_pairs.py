@@ -29,3 +29,9 @@ def test_points_are_held_against_length_within_prompts_alone() -> None:
 def test_replies_without_points_or_of_one_length_give_no_correlation() -> None:
     assert length_correlation([ranked("p", (None, 5), (None, 6))]) is None
     assert length_correlation([ranked("p", (1.0, 5), (2.0, 5))]) is None
+
+
+def test_one_prompt_tells_nothing_of_length() -> None:
+    assert length_correlation([ranked("p", (2.0, 5), (1.0, 6))]) is None
+    alike = ranked("q", (3.0, 7), (4.0, 7))
+    assert length_correlation([ranked("p", (2.0, 5), (1.0, 6)), alike]) is None, "q's replies are of one length"

@@ -349,3 +349,12 @@ def test_a_decision_says_whether_the_judge_that_it_rests_on_was_checked(value: f
     found = FoundReport("0" * 64, "comparison", "a against b", {"judge": judge}, "demo@1", None)
     told = decision_content._assumptions(found)
     assert any(line.startswith(said) for line in told) and "flatters it" in told[0]
+
+
+def test_a_decision_tells_a_judges_agreement_by_source() -> None:
+    shown = {"hh": {"value": 0.9, "n": 30}, "convarg": {"value": 0.4, "n": 31}}
+    known = {"agreement": {"value": 0.65, "n": 61}, "by_source": {"shown": shown, "hidden": {}}}
+    judge = {"name": "hh@1", "flatters": [], "agreement": known}
+    found = FoundReport("0" * 64, "comparison", "a against b", {"judge": judge}, "demo@1", None)
+    told = decision_content._assumptions(found)
+    assert "of these, from hh: 90.0% of 30" in told and "of these, from convarg: 40.0% of 31" in told

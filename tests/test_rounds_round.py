@@ -29,7 +29,7 @@ from rounds_made import (
 
 from rlhf import feedback, jobs, labeling, registry, rounds, snapshots
 from rlhf.engine import add_from_dir
-from rlhf.errors import BadInput, BadUsage, Conflict, NotFound
+from rlhf.errors import BadInput, Conflict, NotFound
 from rlhf.evaluation import open_report
 from rlhf.registry import GateRules, Rule, aliases, gates
 from rlhf.rounds.state import Round, alone
@@ -166,7 +166,7 @@ def test_a_loop_without_a_gate_refuses_to_start_unless_told(fresh: Workspace) ->
 def test_what_can_be_known_beforehand_is_refused_beforehand(fresh: Workspace, after: Workspace) -> None:
     with pytest.raises(NotFound, match="nobase"):
         rounds.once(fresh, loop(**OPEN, base="nobase"))
-    with pytest.raises(BadUsage, match="nojudge"):
+    with pytest.raises(NotFound, match="nojudge"):
         rounds.once(fresh, loop(**OPEN, judge="nojudge"))
     assert loop_run(fresh) is None
     with pytest.raises(Conflict, match=r"was cut with holdout 0\.3 and seed 0, the settings say 0\.5"):

@@ -195,6 +195,10 @@ def test_sample_sizes_by_command(rlhf: CommandLine) -> None:
     assert rlhf.json("samplesize", "--wins", "0.55", "--looks")["pairs"] > 1200
     assert rlhf("samplesize", "--base", "0.5", "--json").status == 2
     assert rlhf("samplesize", "--wins", "0.5", "--json").error["code"] == "bad_usage"
+    refused = rlhf("samplesize", "--base", "0.3", "--effect", "0.05", "--ties", "0.3", "--json")
+    assert refused.status == 2 and "--ties without --wins" in refused.error["message"]
+    assert rlhf("samplesize", "--wins", "0.6", "--power", "0.05", "--json").status == 2
+    assert rlhf.json("samplesize", "--wins", "0.6", "--ties", "0.3")["ties"] == 0.3
 
 
 def test_what_was_served_after_the_start_is_no_past(four: Workspace) -> None:

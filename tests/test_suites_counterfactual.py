@@ -127,6 +127,14 @@ def test_tags_of_a_file_are_kept_and_what_is_no_tag_is_a_rejected_row(workspace:
         ({"templates": template(tags={"origin": "x"})}, "which is what is swapped"),
         ({"templates": template(values={"elsewhere": {"name": "x"}})}, "names the group elsewhere"),
         ({"groups": {g: {"name": "Ann", "food": "x"} for g in ("a", "b")}}, "reads the same for a and b"),
+        (
+            {"groups": {**GOOD["groups"], "there": {"name": "Cid", "food": "rice"}}},
+            "template one: group there has one word for {name}, and here has 2: there would have the same text 2 times",
+        ),
+        (
+            {"groups": {**GOOD["groups"], "there": {"name": ["Cid", "Cid"], "food": "rice"}}},
+            "template one: group there has the same words at places 1 and 2 of its lists",
+        ),
         ({"more": 1}, "the key 'more' is unknown"),
     ],
 )
@@ -157,6 +165,12 @@ def test_what_the_mask_makes_alike_is_refused(workspace: Workspace, tmp_path: Pa
     ):
         suites.generate(workspace, "swaps", [file_of(tmp_path, groups=groups)])
     assert not suites.list_suites(workspace)
+
+
+def test_rows_that_are_alike_as_written_are_not_laid_on_the_mask(workspace: Workspace, tmp_path: Path) -> None:
+    groups = {"here": {"name": ["Ann", "Bea"], "food": "x"}, "there": {"name": ["Cid", "Ann"], "food": "y"}}
+    with pytest.raises(BadInput, match=r"origin/one/2 \(there\): it reads as origin/one/1 \(here\) does$"):
+        suites.generate(workspace, "swaps", [file_of(tmp_path, groups=groups)])
 
 
 def test_files_that_cannot_be_used_are_refused(workspace: Workspace, tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from rlhf.store import Workspace
 from rlhf.store.backup import back_up
 from rlhf.store.restoring import restore
 from rlhf.store.sweeping import sweep
+from rlhf.store.tables import suites as table
 
 
 def cut_snapshot(workspace: Workspace) -> snapshots.Snapshot:
@@ -36,6 +37,19 @@ def test_who_agreed_to_training_alone_is_not_measured_on(workspace: Workspace) -
     only_train = sum(row.judgements[0].consent == ("train",) for row in cut.rows("train"))
     assert only_train > 0 and made.manifest["left_out"] == {"without_consent_or_verdict": only_train}
     assert not made.entry.held_out
+
+
+def test_a_train_side_is_never_held_out_nor_is_one_that_was_frozen_as_such_before(workspace: Workspace) -> None:
+    cut_snapshot(workspace)
+    made = suites.cut(workspace, "trained", snapshot="s", split="train")
+    assert not made.entry.held_out and made.manifest["held_out"] is False
+    said_so = suites.cut(workspace, "trained", snapshot="s", split="train", held_out=False)
+    assert said_so.digest == made.digest
+    with workspace.write() as write:
+        write.connection.execute(table.update().values(held_out=1))
+    old = suites.open_suite(workspace, "trained@1")
+    assert old.digest == made.digest and not old.entry.held_out and old.manifest["held_out"] is False
+    assert not any(entry.held_out for entry in suites.list_suites(workspace))
 
 
 def test_a_side_without_pairs_is_refused(workspace: Workspace) -> None:

@@ -145,7 +145,13 @@ def _summary(content: Mapping[str, Any]) -> str:
         from rlhf.cli import loop
 
         return loop.summary(content)
+    from rlhf.evaluation.judged_by import FILE, TEMPLATE, judged_by
+    from rlhf.evaluation.wording import cautions
+
     lines = ["SIMULATED labelers: these figures say nothing about human preferences."] if content["simulated"] else []
+    if any(kind in (FILE, TEMPLATE) for kind in content["labelers"]):
+        lines.append(f"Judged by: {judged_by(content['labelers'])}")
+    lines += cautions(content)
     width = max(len(name) for name in content["versions"])
     lines.append(
         f"{'version':<{width}}  {'pairs':>6}  {'accuracy':>8}  {'95 % interval':>15}  {'log-loss':>8}  {'ECE':>6}  "

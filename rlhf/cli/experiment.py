@@ -54,7 +54,7 @@ def samplesize(
     wins: Annotated[
         float | None, typer.Option("--wins", help="A win rate of paired replies, ties counting half.")
     ] = None,
-    ties: Annotated[float, typer.Option("--ties", help="With --wins: the share of ties.")] = 0.0,
+    ties: Annotated[float | None, typer.Option("--ties", help="With --wins: the share of ties; 0.")] = None,
     alpha: Annotated[float, typer.Option("--alpha", help="Chance of a false alarm.")] = 0.05,
     power: Annotated[float, typer.Option("--power", help="Chance of finding it.")] = 0.8,
     looks: Annotated[bool, typer.Option("--looks", help="For the test that may be looked at at any time.")] = False,
@@ -65,8 +65,11 @@ def samplesize(
 
     if (wins is None) == (base is None) or (base is None) != (effect is None):
         raise BadUsage("wanted either --base and --effect, or --wins", fix="rlhf samplesize --base 0.3 --effect 0.05")
+    if ties is not None and wins is None:
+        raise BadUsage("--ties without --wins says nothing", fix="add --wins, or leave it out")
     try:
         if wins is not None:
+            ties = ties or 0.0
             n = sample_size.win_rate(wins, ties, alpha=alpha, power=power, looks=looks)
             run.result({"pairs": n, "wins": wins, "ties": ties}, f"{n:,} pairs")
             return

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from rlhf.cli.boundary import Run, verb
+
+if TYPE_CHECKING:
+    from rlhf.suites import SuiteEntry
 
 app = typer.Typer(
     no_args_is_help=True, help="Freeze prompts and pairs that versions are measured on.", rich_markup_mode=None
@@ -41,13 +44,24 @@ def import_(
     found = suites.import_files(run.workspace(), name, files, format=format, held_out=not not_held_out)
     entry = found.suite.entry
     lines = [
-        f"{entry.ref}: {entry.n_pairs:,} pairs, {entry.n_prompts:,} prompts alone, {_held(entry.held_out)}, "
+        f"{entry.ref}: {entry.n_pairs:,} pairs, {entry.n_prompts:,} prompts alone, {_held(entry)}, "
         f"sha256:{entry.digest[:12]}",
         f"{found.rows:,} rows as {found.format}: {found.accepted:,} accepted, {found.duplicates:,} duplicates, "
         f"{found.rejected:,} rejected",
+        *_again(found.again),
         *(f"  {error.file} line {error.line}: {error.reason}" for error in found.errors),
     ]
     run.result(found.as_json(), "\n".join(lines))
+
+
+def _again(n: int) -> list[str]:
+    """Why fewer pairs than accepted rows are there."""
+    if not n:
+        return []
+    return [
+        f"{n:,} of the accepted {'repeats' if n == 1 else 'repeat'} a pair of an earlier row for another stratum, tag or verdict: "
+        "a pair is counted once, and in each of its strata"
+    ]
 
 
 @verb(app, "cut")
@@ -55,7 +69,7 @@ def cut(
     run: Run,
     name: New,
     snapshot: Annotated[str, typer.Option(help="Snapshot: name (its latest cut) or name@2.", metavar="S")],
-    split: Annotated[str, typer.Option(help="test (held out) or train.")] = "test",
+    split: Annotated[str, typer.Option(help="test (held out) or train (never held out).")] = "test",
     not_held_out: NotHeldOut = False,
 ) -> None:
     """Freeze the judged pairs of a snapshot's side; strata are the sources."""
@@ -64,7 +78,7 @@ def cut(
     made = suites.cut(run.workspace(), name, snapshot=snapshot, split=split, held_out=not not_held_out)
     entry = made.entry
     value = {**entry.as_json(), "strata": dict(made.strata), "left_out": made.manifest["left_out"]}
-    run.result(value, f"{entry.ref}: {entry.n_pairs:,} pairs, {_held(entry.held_out)}, sha256:{entry.digest[:12]}")
+    run.result(value, f"{entry.ref}: {entry.n_pairs:,} pairs, {_held(entry)}, sha256:{entry.digest[:12]}")
 
 
 @verb(app, "counterfactual")
@@ -83,8 +97,7 @@ def counterfactual(
     made = suites.generate(run.workspace(), name, files, held_out=not not_held_out)
     entry = made.suite.entry
     lines = [
-        f"{entry.ref}: {made.rows:,} rows of {made.templates:,} templates, {_held(entry.held_out)}, "
-        f"sha256:{entry.digest[:12]}",
+        f"{entry.ref}: {made.rows:,} rows of {made.templates:,} templates, {_held(entry)}, sha256:{entry.digest[:12]}",
         *(f"  {attribute}: {', '.join(groups)}" for attribute, groups in made.groups.items()),
     ]
     run.result(made.as_json(), "\n".join(lines))
@@ -98,8 +111,8 @@ def list_(run: Run) -> None:
     entries = suites.list_suites(run.workspace())
     width = max((len(entry.ref) for entry in entries), default=0)
     lines = [
-        f"{e.ref:<{width}}  {e.n_pairs:>9,} pairs  {e.n_prompts:>8,} prompts  {_held(e.held_out):<12}  "
-        f"sha256:{e.digest[:12]}  {e.created_at[:19]}"
+        f"{e.ref:<{width}}  {e.n_pairs:>9,} pairs  {e.n_prompts:>8,} prompts  sha256:{e.digest[:12]}  "
+        f"{e.created_at[:19]}  {_held(e)}"
         for e in entries
     ]
     run.result({"suites": [entry.as_json() for entry in entries]}, "\n".join(lines) or "no suites yet")
@@ -114,7 +127,7 @@ def show(run: Run, name: Name) -> None:
     manifest = opened.manifest
     lines = [
         f"{opened.ref}: {manifest['pairs']:,} pairs, {manifest['prompts']:,} prompts alone, "
-        f"{manifest['openings']:,} opening turns, {_held(manifest['held_out'])}",
+        f"{manifest['openings']:,} opening turns, {_held(opened.entry)}",
         f"sha256:{opened.digest}",
         *(f"  {name:<24} {n:>7,}" for name, n in manifest["strata"].items()),
         *(
@@ -146,15 +159,26 @@ def check(run: Run, name: Name) -> None:
         }
         for ref, seen in found.items()
     }
-    lines = [f"{opened.ref}: {n_checked:,} rows, every one verified, {_held(opened.entry.held_out)}"]
+    lines = [f"{opened.ref}: {n_checked:,} rows, every one verified, {_held(opened.entry)}"]
     lines += [
         f"  {ref}: {o['rows']:,} rows share their opening turn with its train side, {o['same_pair']:,} are the same pair"
         for ref, o in overlaps.items()
     ]
     run.result(
-        {"suite": opened.ref, "digest": opened.digest, "rows": n_checked, "overlaps": overlaps}, "\n".join(lines)
+        {
+            "suite": opened.ref,
+            "digest": opened.digest,
+            "held_out": opened.entry.held_out,
+            "rows": n_checked,
+            "overlaps": overlaps,
+        },
+        "\n".join(lines),
     )
 
 
-def _held(held_out: bool) -> str:
-    return "held out" if held_out else "not held out"
+def _held(entry: SuiteEntry) -> str:
+    from rlhf.suites.names import is_train_side
+
+    if is_train_side(entry.origin):
+        return f"not held out: the train side of {entry.origin['snapshot']}"
+    return "held out" if entry.held_out else "not held out"

@@ -8,10 +8,11 @@ from typing import Any
 
 from markupsafe import Markup
 
+from rlhf.evaluation.judged_by import as_they_did
 from rlhf.evaluation.scored import ScoredPair
 from rlhf.evaluation.wording import number, value_of
 from rlhf.pages import plots
-from rlhf.pages.page import basis
+from rlhf.pages.page import basis, p_value
 
 _POINTS = 800  # more make the page heavy and the cloud no clearer
 _AXIS = "accuracy, % (dashed: a coin)"
@@ -22,15 +23,19 @@ _SIDES = (
     ("length_guess", "guess: {side} wins"),
 )
 _GROUPS = re.compile(r"over \d+ groups")
+_DIVIDED = (
+    " Some votes were divided: the observed share counts majorities, so a version that was trained on shares of votes is less sure "
+    "than majorities are, which is no fault of its own."
+)
 Chart = tuple[str, Markup, str]
 
 
-def charts(f: Mapping[str, Any], scored: Sequence[ScoredPair], slug: str) -> Iterator[Chart]:
-    """Every plot that the figures allow. slug: prefix of the plots' names, unique on the page."""
+def charts(f: Mapping[str, Any], scored: Sequence[ScoredPair], slug: str, labelers: Sequence[str]) -> Iterator[Chart]:
+    """Every plot that the figures allow. slug: prefix of the plots' names, unique on the page. labelers: see `judged_by`."""
     if f["reliability"]:
-        yield _reliability(f, slug)
+        yield _reliability(f, scored, slug)
     if f["margins"]:
-        yield _margins(f["margins"], slug)
+        yield _margins(f["margins"], slug, labelers)
     sides = [
         estimate_of(label.format(side=f["length_guess_side"]), f["measures"][key], quiet=key == "length_guess")
         for key, label in _SIDES
@@ -50,7 +55,7 @@ def charts(f: Mapping[str, Any], scored: Sequence[ScoredPair], slug: str) -> Ite
     for key, title in (
         ("by_subset", "By stratum"),
         ("by_source", "By source"),
-        ("by_stratum", "By how the labelers agreed"),
+        ("by_stratum", "By how the votes agreed"),
     ):
         yield from _parts(f[key], title, f"{slug}-{key.replace('_', '-')}")
     yield from _cohorts(f["by_cohort"], f"{slug}-by-cohort")
@@ -66,27 +71,28 @@ def methods_of(measures: Iterable[Mapping[str, Any]]) -> str:
     return f"95 % intervals: {'; '.join(dict.fromkeys(_GROUPS.sub('over its groups', method) for method in known))}."
 
 
-def _reliability(f: Mapping[str, Any], slug: str) -> Chart:
+def _reliability(f: Mapping[str, Any], scored: Sequence[ScoredPair], slug: str) -> Chart:
     bins = [plots.Bin(b["predicted"], b["observed"], b["n"], b["band_low"], b["band_high"]) for b in f["reliability"]]
     perfect, ece = f["ece_if_perfect"], f["measures"]["ece"]
     made = ece["method"].replace("bias-shifted", "moved down as the table says")
     verdict = "no sign of miscalibration" if f["ece"] <= perfect["p95"] else "more than chance explains"
-    tested = (
-        "" if f["calibration_p"] is None else f" Calibration test (Kolmogorov-Smirnov): p = {f['calibration_p']:.3f}."
-    )
+    p = p_value(f["calibration_p"])
+    equals = "" if p.startswith("below") else "= "
+    said = "" if f["calibration_p"] is None else f" Calibration test (Kolmogorov-Smirnov): p {equals}{p}."
+    said += _DIVIDED if any(0.5 < pair.target < 1 for pair in scored) else ""
     (left, right), _ = plots.reliability_axes(bins)
     zoomed = "" if right - left == 1 else f"The axes show predictions of {left:.2f} to {right:.2f} only. "
     note = (
         f"{zoomed}Dashed: perfect calibration. Bars behind the dots: where 95 of 100 perfectly calibrated scores would "
         f"lie. ECE {f['ece']:.3f}; chance alone gives {perfect['mean']:.3f} on average and up to {perfect['p95']:.3f}: "
-        f"{verdict}.{tested} {basis(ece['n'], 'scored and decided pairs', method=made)}"
+        f"{verdict}.{said} {basis(ece['n'], 'scored and decided pairs', method=made)}"
     )
     return "Do its probabilities mean what they say?", plots.reliability(f"{slug}-reliability", bins), note
 
 
-def _margins(m: Mapping[str, Any], slug: str) -> Chart:
+def _margins(m: Mapping[str, Any], slug: str, labelers: Sequence[str]) -> Chart:
     note = (
-        f"Right of zero is ranked as the labelers did. Mean {number(m['mean'], '2')}, standard deviation "
+        f"Right of zero is ranked {as_they_did(labelers)}. Mean {number(m['mean'], '2')}, standard deviation "
         f"{m['sd']:.2f}; half of the pairs lie between {number(m['p25'], '2')} and {number(m['p75'], '2')}. "
         f"The outermost bars hold what lies beyond them. {basis(m['n'], 'scored and decided pairs')}"
     )

@@ -252,7 +252,10 @@ def _seen(name: str, version: Mapping[str, Any], n_groups: int) -> str:
     if version["is_base"]:
         return f"{name} is the bare base. What it read in its own training is unknown; it may have met these prompts."
     if version["seen_openings"] is None:
-        return f"{name}: a snapshot behind it is not in this workspace, so it can't be ruled out that it met these prompts."
+        return (
+            f"{name}: not all that it was trained on can be looked into here (a snapshot that is elsewhere, or prompts of a file), "
+            "so it may have met these prompts."
+        )
     if version["seen_openings"]:
         return (
             f"Caution: {version['seen_openings']:,} of the {n_groups:,} opening turns stand in the train side behind "

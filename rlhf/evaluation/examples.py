@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from rlhf.evaluation.judged_by import the_better
 from rlhf.evaluation.scored import ScoredPair
 from rlhf.evaluation.wording import number
 from rlhf.measures.ranking import p_better
@@ -16,7 +17,7 @@ _EXAMPLE = Markup(
     '<p class="meta">score difference <strong>{margin}</strong>, P(preferred is better) <strong>{p}</strong> · {source} · '
     "{chosen_length:,} and {rejected_length:,} characters · pair {short}</p>"
     '<blockquote dir="auto"><span class="who">prompt</span>{prompt}</blockquote>'
-    '<blockquote class="chosen" dir="auto"><span class="who">preferred by the labelers, score {score_chosen}</span>'
+    '<blockquote class="chosen" dir="auto"><span class="who">{the_better}, score {score_chosen}</span>'
     "{chosen}</blockquote>"
     '<blockquote class="rejected" dir="auto"><span class="who">the other, score {score_rejected}</span>'
     "{rejected}</blockquote></article>\n"
@@ -29,13 +30,15 @@ def surest(scored: Sequence[ScoredPair], n: int = N_SHOWN) -> tuple[list[ScoredP
     return [p for p in ranked if (p.margin or 0.0) > 0][:n], [p for p in ranked if (p.margin or 0.0) < 0][:n]
 
 
-def examples(scored: Sequence[ScoredPair]) -> Markup:
+def examples(scored: Sequence[ScoredPair], labelers: Sequence[str]) -> Markup:
     """Both lists, each pair with its prompt's end and its replies' beginnings."""
     right, wrong = surest(scored)
-    return Markup("<h3>Surest and wrong</h3>\n{}<h3>Surest and right</h3>\n{}").format(_listed(wrong), _listed(right))
+    return Markup("<h3>Surest and wrong</h3>\n{}<h3>Surest and right</h3>\n{}").format(
+        _listed(wrong, labelers), _listed(right, labelers)
+    )
 
 
-def _listed(pairs: Sequence[ScoredPair]) -> Markup:
+def _listed(pairs: Sequence[ScoredPair], labelers: Sequence[str]) -> Markup:
     if not pairs:
         return Markup("<p>None.</p>\n")
     return Markup("").join(
@@ -47,6 +50,7 @@ def _listed(pairs: Sequence[ScoredPair]) -> Markup:
             source=p.source or "source not named",
             chosen_length=p.chosen_length,
             rejected_length=p.rejected_length,
+            the_better=the_better(labelers),
             prompt=p.prompt,
             chosen=p.chosen,
             rejected=p.rejected,

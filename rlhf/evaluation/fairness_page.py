@@ -10,6 +10,7 @@ from markupsafe import Markup
 from rlhf.evaluation.charts import estimate_of
 from rlhf.evaluation.wording import number, value_of
 from rlhf.pages import Section, plot_grid, plots, table
+from rlhf.pages.page import p_value
 
 _AXIS = "accuracy, % (dashed: a coin)"
 _RULE = (
@@ -151,6 +152,4 @@ def _swap(name: str, one: Mapping[str, Any]) -> Markup:
 
 
 def _p(test: Mapping[str, Any] | None) -> str:
-    if test is None:
-        return "–"
-    return "below 0.001" if test["p_holm"] < 0.001 else number(test["p_holm"], "3")
+    return p_value(None if test is None else test["p_holm"])

@@ -11,6 +11,7 @@ from rlhf.errors import BadInput
 from rlhf.evaluation import fairness, reports, selection, stability
 from rlhf.evaluation.estimates import LEVEL, MIN_SHOWN, N_BOOT, N_BOOT_SLOW
 from rlhf.evaluation.figures import N_BINS, difference, figures
+from rlhf.evaluation.judged_by import as_they_did
 from rlhf.evaluation.learning import training_sections
 from rlhf.evaluation.material import Material, material
 from rlhf.evaluation.page import render
@@ -23,8 +24,8 @@ from rlhf.store import Workspace
 Score = Callable[..., Sequence[PairScore]]
 Progress = Callable[[int, int], None]
 SCHEMA_VERSION = 1
-METHOD = {
-    "accuracy": "share of decided pairs ranked as the labelers did; one without scores, or with equal ones, counts 0.5",
+_METHOD = {
+    "accuracy": "share of decided pairs ranked {as_they_did}; one without scores, or with equal ones, counts 0.5",
     "intervals": f"{LEVEL:.0%} bootstrap, {N_BOOT} resamples of opening turns, percentiles expanded for few "
     f"({N_BOOT_SLOW} for ECE, length correlation and AURC); Wilson's where each pair is a group of its own or all are alike",
     "calibration": f"orientation drawn at random, {N_BINS} equal-mass bins; test: Kolmogorov-Smirnov on cumulative differences, "
@@ -99,7 +100,7 @@ def evaluate(
         "snapshot": data.as_json(),
         "labelers": list(data.labelers),
         "seed": seed,
-        "method": METHOD,
+        "method": method(data.labelers),
     }
     content["simulated"] = "simulated" in data.labelers or any(v["simulated"] for v in content["versions"].values())
     content["digest"] = _content_digest(content)
@@ -109,6 +110,11 @@ def evaluate(
     if out is not None:
         reports.copy(report, out)
     return report
+
+
+def method(labelers: Sequence[str]) -> dict[str, str]:
+    """How each figure is made, in words; labelers: see `judged_by`."""
+    return _METHOD | {"accuracy": _METHOD["accuracy"].format(as_they_did=as_they_did(labelers))}
 
 
 def _rewards(workspace: Workspace, versions: Sequence[str]) -> list[VersionRef]:

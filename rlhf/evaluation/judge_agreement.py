@@ -7,21 +7,23 @@ hash. A reward's scores of them are kept as others are, so that the next compari
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
-from rlhf.evaluation.estimates import mean, nothing, rounded
+from rlhf.evaluation.estimates import MIN_SHOWN, mean, nothing, rounded
 from rlhf.evaluation.judges import Judge, RewardJudge, RuleJudge
 from rlhf.evaluation.wording import number, percent, range_of
 from rlhf.feedback import current_judgements
-from rlhf.feedback.reading import pair_from
+from rlhf.feedback.reading import pair_from, sources_of
 from rlhf.measures.agreement import alpha_with_interval
 from rlhf.measures.votes import majority
-from rlhf.records import Judgement, Pair
+from rlhf.records import PAGE_SOURCE, Judgement, Pair
 from rlhf.store import Workspace
 from rlhf.store.tables import judgements, pairs
 from rlhf.suites import TrainSide, train_side
@@ -36,10 +38,11 @@ METHOD = (
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """A pair and what most people said of it."""
+    """A pair, what most people said of it, and where it comes from."""
 
     pair: Pair
     said: str  # a, b or tie
+    source: str
 
 
 def agreement(workspace: Workspace, judge: Judge, *, seed: int = 0) -> dict[str, Any] | None:
@@ -48,6 +51,7 @@ def agreement(workspace: Workspace, judge: Judge, *, seed: int = 0) -> dict[str,
     n: pairs held against it; n_ties: of these, how many are ties to people and tell of alpha alone; n_seen: pairs passed over
     because it was trained on them; training_known: False where a snapshot behind it isn't in this workspace, so that more of them
     may have been. agreement, alpha: value, low, high, n, level, method; a value of None = no pair tells it.
+    by_source: the agreement on the pairs of each source of MIN_SHOWN or more, and how many pairs other sources have.
     """
     if not isinstance(judge, RewardJudge | RuleJudge):
         return None
@@ -70,6 +74,7 @@ def agreement(workspace: Workspace, judge: Judge, *, seed: int = 0) -> dict[str,
             "n_seen": n_seen,
             "training_known": is_known,
             "agreement": mean(right, [one.pair.group for one, _ in decided], seed, share=True),
+            "by_source": _by_source([one for one, _ in decided], right, seed),
             "alpha": nothing() if told is None else {"value": told[0], **told[1].as_json(), "n": len(found)},
             "method": METHOD,
         }
@@ -91,11 +96,54 @@ def in_words(judge: Mapping[str, Any]) -> str:
         f"{name} agrees with people on {percent(measure['value'])} % of {measure['n']:,} pairs that they judged here and it was "
         f"not trained on ({sure}{more})."
     )
-    if measure["low"] is None or measure["low"] <= 0.5:
-        words += " That is not shown to be better than a coin: rest no decision on this judge."
+    words += _sources_in_words(known.get("by_source"))
+    if verdict := _against_a_coin(measure):
+        words += f" {'Over all of them it' if known.get('by_source') else 'That'} is {verdict}: rest no decision on this judge."
     if not known["training_known"]:
         words += " A snapshot behind it is not in this workspace, so it may have learnt from some of them."
     return words
+
+
+def _by_source(decided: Sequence[_Known], right: NDArray[np.float64], seed: int) -> dict[str, Any] | None:
+    """None where all pairs are of one source."""
+    places: dict[str, list[int]] = defaultdict(list)
+    for place, one in enumerate(decided):
+        places[one.source].append(place)
+    if len(places) < 2:
+        return None
+    shown = {
+        source: mean(right[own], [decided[i].pair.group for i in own], seed, share=True)
+        for source, own in sorted(places.items())
+        if len(own) >= MIN_SHOWN
+    }
+    few = [len(own) for own in places.values() if len(own) < MIN_SHOWN]
+    return {"shown": shown, "hidden": {"parts": len(few), "pairs": sum(few), "below": MIN_SHOWN}}
+
+
+def _sources_in_words(by: Mapping[str, Any] | None) -> str:
+    """Sources may have little in common, so that one number for all of them tells of none. Nothing in older reports."""
+    if by is None:
+        return ""
+    hidden = by["hidden"]
+    said = [_source_in_words(source, m) for source, m in by["shown"].items()]
+    if hidden["parts"]:
+        of = "one source" if hidden["parts"] == 1 else f"{hidden['parts']} sources"
+        said.append(f"{hidden['pairs']:,} of {of} with fewer than {hidden['below']}, too few to tell")
+    return f" By source: {'; '.join(said)}."
+
+
+def _source_in_words(source: str, measure: Mapping[str, Any]) -> str:
+    interval = "no interval" if measure["low"] is None else range_of(measure, "%")
+    verdict = _against_a_coin(measure)
+    said = f"{source or 'not named'} {percent(measure['value'])} % of {measure['n']:,} ({interval})"
+    return f"{said}, {verdict}" if verdict else said
+
+
+def _against_a_coin(measure: Mapping[str, Any]) -> str:
+    """Nothing where it is shown to be better."""
+    if measure["high"] is not None and measure["high"] < 0.5:
+        return "shown to be worse than a coin"
+    return "not shown to be better than a coin" if measure["low"] is None or measure["low"] <= 0.5 else ""
 
 
 def _trainings(workspace: Workspace, judge: RewardJudge | RuleJudge) -> tuple[Sequence[TrainSide], bool]:
@@ -136,8 +184,14 @@ def _by_people(connection: Connection) -> Iterator[_Known]:
             if judgement.kind == "human" and "evaluate" in judgement.consent:
                 said.setdefault(judgement.pair_id, []).append(judgement)
         live = select(pairs).where(pairs.c.id.in_(ids), pairs.c.prompt.is_not(None), pairs.c.erased_at.is_(None))
+        named = sources_of(connection, ids)
         for row in connection.execute(live.order_by(pairs.c.id)):
             side = majority(j.choice for j in said.get(row.id, ()))
             if side is not None:
-                yield _Known(pair_from(row), side)
+                yield _Known(pair_from(row), side, _origin(named.get(row.id, ())))
         after = ids[-1]
+
+
+def _origin(sources: Sequence[str]) -> str:
+    """Where a pair comes from; that it was judged on the labeler's page too is no origin."""
+    return " + ".join([source for source in sources if source != PAGE_SOURCE] or sources)

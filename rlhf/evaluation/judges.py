@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal, Protocol
 
-from rlhf.errors import BadInput, BadUsage
+from rlhf.errors import BadInput, NotFound
 from rlhf.evaluation.reply_pairs import ReplyPair
 from rlhf.ids import digest_of
 from rlhf.measures.ranking import p_better
@@ -161,7 +161,7 @@ class RuleJudge:
 def open_judge(workspace: Workspace, text: str, score: Score | None = None) -> Judge | None:
     """The judge that `text` names: a reward version (`hh@1`, `hh@champion`, `sha256:…`) or a rule; None for `people`.
 
-    Raises NotFound or BadInput for a version that isn't there or is no reward, BadUsage for an unknown name.
+    Raises NotFound for a version or a rule that isn't there, BadInput for a version that is no reward.
     """
     from rlhf import registry
 
@@ -174,7 +174,7 @@ def open_judge(workspace: Workspace, text: str, score: Score | None = None) -> J
     if text not in rules():
         near = difflib.get_close_matches(text, [*rules(), PEOPLE], n=1)
         meant = f" (did you mean {near[0]}?)" if near else ""
-        raise BadUsage(f"there is no judge '{text}'{meant}", fix=_choices(workspace))
+        raise NotFound(f"there is no judge '{text}'{meant}", fix=_choices(workspace))
     return _rule(rules()[text])
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rlhf.errors import BadInput, BadUsage
+from rlhf.evaluation.judged_by import FILE, TEMPLATE
 from rlhf.evaluation.scored import PairScore, Row, ScoredPair, scored_pair
 from rlhf.records import Judgement, Pair
 from rlhf.snapshots import open_snapshot
@@ -14,7 +15,6 @@ from rlhf.store import Workspace
 from rlhf.suites import open_suite
 
 SPLITS = ("train", "test")
-TEMPLATE = "template"  # instead of labelers: whoever wrote a template file said which of its replies is the better
 NOT_HELD_OUT = "not held out"  # the split of a suite that says so; a gate wants `test`
 
 
@@ -37,8 +37,8 @@ class Used:
 
 @dataclass(frozen=True, slots=True)
 class Material:
-    """kind: snapshot or suite; ref, digest: which; split: test, train or NOT_HELD_OUT. labelers: kinds of judgements, or TEMPLATE.
-    must_be_unseen: an overlap with a version's training is refused, not only told."""
+    """kind: snapshot or suite; ref, digest: which; split: test, train or NOT_HELD_OUT. labelers: kinds of judgements, TEMPLATE or
+    FILE, see `judged_by`. must_be_unseen: an overlap with a version's training is refused, not only told."""
 
     kind: str
     ref: str
@@ -114,9 +114,17 @@ def _of_suite(workspace: Workspace, ref: str) -> Material:
     )
     if all(one.template for one in stratified):
         kinds = (TEMPLATE,)
+    elif "snapshot" not in suite.entry.origin:  # a cut's rows were judged here; a file's say who judged them, or don't
+        kinds = tuple(sorted({_judge(j) for one in stratified for j in one.judgements}))
     split = "test" if suite.entry.held_out else NOT_HELD_OUT
     held_out = suite.entry.held_out
     return Material("suite", suite.ref, suite.digest, split, stratified, n_undecided, n_no_consent, kinds, held_out)
+
+
+def _judge(judgement: Judgement) -> str:
+    """Its kind, or FILE where the file says nothing of who judged: it is read as people's alone for want of a better word."""
+    named = judgement.kind != "human" or judgement.labeler or judgement.cohort
+    return judgement.kind if named else FILE
 
 
 def _judged(rows: Iterable[Row]) -> tuple[tuple[Used, ...], int, int, tuple[str, ...]]:

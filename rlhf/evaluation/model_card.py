@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from sqlalchemy import select
 
 from rlhf.evaluation.model_card_data import data_behind
+from rlhf.evaluation.wording import caution_of
 from rlhf.ids import digest_of
 from rlhf.store import Workspace
 from rlhf.store.tables import reports
@@ -157,11 +158,9 @@ def _limits(card: Mapping[str, Any]) -> Iterator[str]:
 
 def _of_report(one: Mapping[str, Any]) -> Iterator[str]:
     short = one["report"][:12]
-    if one["seen_openings"]:
-        yield (
-            f"Report {short}: {one['seen_openings']:,} of the opening turns were in its training; those figures are too good."
-        )
-    elif one["seen_openings"] is None and one["kind"] in ("evaluation", "comparison"):
+    if said := caution_of(one["split"], one["seen_openings"]):
+        yield f"Report {short}. {said}"
+    if one["seen_openings"] is None and one["kind"] in ("evaluation", "comparison"):
         yield f"Report {short}: whether it was trained on these pairs or prompts can't be told."
     if one["flatters"]:
         yield f"Report {short}: the judge is a reward that it was trained on, and flatters it."

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.errors import BadInput, BadUsage
+from rlhf.evaluation.judged_by import judge_of_card
 from rlhf.evaluation.learning import training_section
-from rlhf.evaluation.material import TEMPLATE
 from rlhf.evaluation.model_card_data import data_blocks
 from rlhf.evaluation.page import ROWS
-from rlhf.evaluation.wording import number, percent, range_of
+from rlhf.evaluation.wording import caution_of, number, percent, range_of
 from rlhf.pages import Section, page
 from rlhf.pages.document import Block, Bullets, Chapter, Facts, Table, as_markdown, as_sections
 from rlhf.pages.run_report import write_page
@@ -138,12 +138,7 @@ def _identity(card: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _use(card: Mapping[str, Any]) -> Iterator[Block]:
     use, misuse = _USE[card["details"]["role"]]
-    whys = tuple(f"{one['why']} ({one['who']}: {one['title']})" for one in card["decisions"] if one["why"])
-    if whys:
-        yield "What people said it is for, when they decided about it:"
-        yield Bullets(whys)
-    else:
-        yield "Nobody recorded what it is for (a reason given with an alias's move would stand here). What holds for any:"
+    yield f"Nobody recorded what it is for. What holds for any {card['details']['role']}:"
     yield use
     yield misuse
 
@@ -153,7 +148,7 @@ def _factors(card: Mapping[str, Any]) -> Iterator[Block]:
     if not shown:
         yield "No report shows figures by cohort of labelers or by group of prompts; see the limits."
     for one in shown:
-        yield f"Agreement with cohorts of labelers, report {one['report'][:12]}:"
+        yield _cautioned(f"Agreement with cohorts of labelers, report {one['report'][:12]}", one)
         rows = tuple(
             (name, number(m["value"], "%"), range_of(m, "%"), f"{m['n']:,}", m["method"])
             for name, m in one["by_cohort"].items()
@@ -175,8 +170,7 @@ def _measured(card: Mapping[str, Any]) -> Iterator[Block]:
 
 def _judge(one: Mapping[str, Any]) -> str:
     if one["judge"] is None:
-        labelers = "whoever wrote the templates" if one["labelers"] == [TEMPLATE] else "the labelers of the pairs"
-        return labelers if one["kind"] == "evaluation" else "–"
+        return judge_of_card(one["labelers"]) if one["kind"] == "evaluation" else "–"
     return f"{one['judge']['kind']} {one['judge']['name']}" + (", which it was trained on" if one["flatters"] else "")
 
 
@@ -198,8 +192,14 @@ def _figures(card: Mapping[str, Any]) -> Iterator[Block]:
     for one in card["reports"]:
         rows = tuple(_rows_of(one))
         if rows:
-            yield f"{one['title']}, report {one['report']}:"
+            yield _cautioned(f"{one['title']}, report {one['report']}", one)
             yield Table(("figure", "value", "95 % interval", "n", "method"), rows, (1, 2, 3))
+
+
+def _cautioned(what: str, one: Mapping[str, Any]) -> str:
+    """A table's line of introduction, with why its figures may be too good."""
+    said = caution_of(one["split"], one["seen_openings"])
+    return f"{what}. {said}" if said else f"{what}:"
 
 
 def _rows_of(one: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from rlhf.evaluation.charts import charts, estimate_of, methods_of
 from rlhf.evaluation.examples import examples
 from rlhf.evaluation.fairness_page import fairness
-from rlhf.evaluation.material import TEMPLATE
+from rlhf.evaluation.judged_by import as_each_did, as_they_did, judged_by
 from rlhf.evaluation.scored import ScoredPair
 from rlhf.evaluation.tables import tables
 from rlhf.evaluation.wording import (
@@ -32,9 +32,9 @@ _SIMULATED = (
     "they say nothing about human preferences."
 )
 _TRAINED_ON_SIMULATED = "training: a version here was trained on judgements that come from a program, not from people."
-# figure -> what a reader calls it, how it is written, what it means
+# figure -> what a reader calls it, how it is written, what it means; {side}: of the length guess, {as_they_did}: see `judged_by`
 ROWS: tuple[tuple[str, str, str, str], ...] = (
-    ("accuracy", "Accuracy", "%", "percent of the decided pairs ranked as the labelers did"),
+    ("accuracy", "Accuracy", "%", "percent of the decided pairs ranked {as_they_did}"),
     ("longer_wins", "Longer reply wins", "%", "percent that guessing the longer reply reaches on the same pairs"),
     ("length_guess", "Length guess: {side} wins", "%", "percent, the better of longer wins and shorter wins"),
     ("accuracy_minus_length_guess", "Accuracy above the length guess", "+%", "points, paired on the same pairs"),
@@ -69,12 +69,13 @@ def render(
 ) -> str:
     """The whole HTML page. content: what report.json holds. scored: version name -> its scored pairs, for plots and examples.
     training: how they were trained."""
-    versions = content["versions"]
-    lead = headline_text(better_or_not(d) for d in content["differences"])
+    versions, labelers = content["versions"], content["labelers"]
+    lead = headline_text(better_or_not(d, labelers) for d in content["differences"])
     lead += Markup("").join(_headline(name, versions[name], content) for name in versions)
     sections = list(_comparison(content)) if len(versions) > 1 else []
     for place, name in enumerate(versions):
-        sections += _of_version(name, versions[name]["figures"], scored[name], f"v{place}", several=len(versions) > 1)
+        f, slug = versions[name]["figures"], f"v{place}"
+        sections += _of_version(name, f, scored[name], slug, labelers, several=len(versions) > 1)
     sections += [
         *training,
         Section("What this rests on", bullets(assumptions(content))),
@@ -89,14 +90,6 @@ def render(
 
 def _headline(name: str, version: Mapping[str, Any], content: Mapping[str, Any]) -> Markup:
     f = version["figures"]
-    whom = {
-        "human": "people",
-        "simulated": "the simulated labelers",
-        "model": "the judging model",
-        "served": "the users",
-        TEMPLATE: "whoever wrote the templates",
-    }
-    labelers = " and ".join(whom[kind] for kind in content["labelers"])
     held_out = content["snapshot"]["split"] == "test" and not version["seen_openings"]
     which = "held-out pairs" if held_out else "pairs, which it may have been trained on"
     if f["accuracy"] is None:
@@ -106,8 +99,8 @@ def _headline(name: str, version: Mapping[str, Any], content: Mapping[str, Any])
     else:
         interval = f"95 % interval {percent(f['accuracy_low'])} to {percent(f['accuracy_high'])}"
     words = (
-        f"{name} ranks the two replies as {labelers} did in {percent(f['accuracy'])} % of {f['n_decided']:,} "
-        f"{which} ({interval})."
+        f"{name} ranks the two replies as {as_each_did(content['labelers'])} in {percent(f['accuracy'])} % of "
+        f"{f['n_decided']:,} {which} ({interval})."
     )
     return headline(f"{percent(f['accuracy'])} %", words, small=against_length(f))
 
@@ -169,17 +162,26 @@ def _beside(versions: Mapping[str, Any]) -> Markup:
 
 
 def _of_version(
-    name: str, f: Mapping[str, Any], scored: Sequence[ScoredPair], slug: str, *, several: bool
+    name: str,
+    f: Mapping[str, Any],
+    scored: Sequence[ScoredPair],
+    slug: str,
+    labelers: Sequence[str],
+    *,
+    several: bool,
 ) -> list[Section]:
     of = f" of {name}" if several else ""
     return [
-        Section(f"Figures{of}", _figures(f), _counts(f)),
+        Section(f"Figures{of}", _figures(f, labelers), _counts(f)),
         *tables(f, of),
         *(fairness(f["fairness"], of, slug) if "fairness" in f else ()),
-        Section(f"Plots{of}", plot_grid(charts(f, scored, slug))),
+        Section(f"Plots{of}", plot_grid(charts(f, scored, slug, labelers))),
         Section(
             f"Examples{of}",
-            folded("Show examples (they quote labeled texts, which may be offensive or harmful)", examples(scored)),
+            folded(
+                "Show examples (they quote labeled texts, which may be offensive or harmful)",
+                examples(scored, labelers),
+            ),
             "The pairs that the version is surest of, on either side. They are extremes, not a sample.",
         ),
     ]
@@ -205,13 +207,15 @@ def _counts(f: Mapping[str, Any]) -> str:
     )
 
 
-def _figures(f: Mapping[str, Any]) -> Markup:
+def _figures(f: Mapping[str, Any], labelers: Sequence[str]) -> Markup:
     rows: list[tuple[str | Markup, ...]] = []
     marks = lettered(m["method"] for key, *_ in ROWS if (m := f["measures"].get(key)))
     for key, label, form, meaning in ROWS:
         if measure := f["measures"].get(key):
             label = label.format(side=f["length_guess_side"])
-            said = Markup('{}<br><span class="unit">{}</span>').format(label, meaning)
+            said = Markup('{}<br><span class="unit">{}</span>').format(
+                label, meaning.format(as_they_did=as_they_did(labelers))
+            )
             rows.append(
                 (
                     said,
@@ -247,7 +251,7 @@ def _identity(content: Mapping[str, Any]) -> Markup:
             Markup("<strong>{}</strong> {}").format(snapshot["name"], digest(snapshot["digest"])),
         ),
         ("Split", f"{snapshot['split']}, {snapshot['pairs']:,} judged pairs"),
-        ("Judged by", ", ".join(content["labelers"])),
+        ("Judged by", judged_by(content["labelers"])),
         ("Seed", str(content["seed"])),
     ]
     return facts(rows)

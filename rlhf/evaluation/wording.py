@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from rlhf.evaluation.judged_by import as_they_did, limits_of_agreement
 
 _LARGE = 0.3  # a rank correlation between score and length from which on length may be what is scored
 
@@ -62,7 +64,7 @@ def _follows_length(correlation: Mapping[str, Any]) -> Iterator[str]:
         )
 
 
-def better_or_not(d: Mapping[str, Any]) -> str:
+def better_or_not(d: Mapping[str, Any], labelers: Sequence[str]) -> str:
     """One of a report's differences in a sentence, its interval last."""
     a, b, m = d["a"], d["b"], d["accuracy"]
     if m["value"] is None:
@@ -73,19 +75,16 @@ def better_or_not(d: Mapping[str, Any]) -> str:
     points += f" ({range_of(m, '+%')})"
     if m["low"] <= 0 <= m["high"]:
         return f"No difference shown between {a} and {b}: {points}."
-    return f"{a} ranks {'more' if m['low'] > 0 else 'fewer'} pairs as the labelers did than {b}: {points}."
+    return f"{a} ranks {'more' if m['low'] > 0 else 'fewer'} pairs {as_they_did(labelers)} than {b}: {points}."
 
 
 def assumptions(content: Mapping[str, Any]) -> Iterator[str]:
     """What the report's figures rest on, and where they end, a sentence or two each. content: as in report.json."""
     snapshot, method = content["snapshot"], content["method"]
-    yield (
-        f"Accuracy: {method['accuracy']}. It is agreement with these labelers, who also disagree with each other: "
-        "100 % is out of reach."
-    )
+    yield f"Accuracy: {method['accuracy']}. {limits_of_agreement(content['labelers'])}"
     yield (
         f"Intervals: {method['intervals']}; seed {content['seed']}. They cover which conversations were drawn, "
-        "not the labelers' errors and not the choice of the data."
+        "not errors of those who judged and not the choice of the data."
     )
     yield (
         f"Calibration: {method['calibration']}, since stored pairs name the chosen reply first. The ECE's interval "
@@ -97,16 +96,52 @@ def assumptions(content: Mapping[str, Any]) -> Iterator[str]:
             f"Left out: {snapshot['without_verdict']:,} pairs without a verdict (skipped by all), "
             f"{snapshot['without_consent']:,} whose labelers did not agree to evaluation."
         )
-    if snapshot["split"] == "not held out":
-        yield (
-            f"{snapshot['name']} is declared not held out: versions may have been trained on its rows, and where they were their "
-            "figures are too good."
-        )
+    yield from _of_split(snapshot)
     for name, version in content["versions"].items():
         yield _seen(name, version, snapshot["split"])
     yield f"Precision: {method['precision']}. Risk-coverage: {method['risk_coverage']}. Worst stratum: {method['worst_stratum']}."
     yield f"Fairness: {method['fairness']}."
     yield "What the base model read before its adapter was trained is unknown; it may have met these conversations."
+
+
+def cautions(content: Mapping[str, Any]) -> Iterator[str]:
+    """Why the figures of an evaluation may be too good; nothing for held-out pairs that no version was trained on."""
+    snapshot = content["snapshot"]
+    yield from _of_split(snapshot)
+    for name, version in content["versions"].items():
+        if version["seen_openings"]:
+            yield _seen(name, version, snapshot["split"])
+
+
+def caution_of(split: str | None, n_seen: int | None) -> str:
+    """The same in one sentence, of one version; split: of an evaluation, None of another report."""
+    found = []
+    if split in _NOT_HELD_OUT:
+        found.append(f"measured on {_NOT_HELD_OUT[split]}")
+    if n_seen:
+        found.append(f"{n_seen:,} of these opening turns were in its training, so these figures are too good")
+    elif found:
+        found.append(
+            "whether these opening turns were in its training can't be told"
+            if n_seen is None
+            else "of these opening turns none was in its training"
+        )
+    return f"Caution: {'; '.join(found)}." if found else ""
+
+
+_NOT_HELD_OUT = {
+    "train": "the train side of a snapshot, which is not held out",
+    "not held out": "a suite that is not held out",
+}
+
+
+def _of_split(snapshot: Mapping[str, Any]) -> Iterator[str]:
+    if snapshot["split"] in _NOT_HELD_OUT:
+        which = f"the train side of {snapshot['name']}" if snapshot["split"] == "train" else snapshot["name"]
+        yield (
+            f"Caution: {which} is not held out: versions may have been trained on its rows, and where they were their figures are "
+            "too good."
+        )
 
 
 def _seen(name: str, version: Mapping[str, Any], split: str) -> str:

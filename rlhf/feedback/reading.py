@@ -71,7 +71,7 @@ def read_pairs(
         said: dict[str, list[Judgement]] = {}
         for _, judgement in current_judgements(connection, pair_ids=ids, sources=sources or None):
             said.setdefault(judgement.pair_id, []).append(judgement)
-        named = _sources_of(connection, ids, sources)
+        named = sources_of(connection, ids, sources)
         for row in rows:
             yield pair_from(row), tuple(said.get(row.id, ())), tuple(named.get(row.id, ()))
         after = ids[-1]
@@ -119,7 +119,8 @@ def pair_from(row: Row[Any]) -> Pair:
     )
 
 
-def _sources_of(connection: Connection, ids: Sequence[str], sources: Sequence[str]) -> dict[str, list[str]]:
+def sources_of(connection: Connection, ids: Sequence[str], sources: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Of each pair its sources, sorted; sources: only these."""
     query = select(pair_sources.c.pair_id, pair_sources.c.source).order_by(pair_sources.c.source)
     if sources:
         query = query.where(pair_sources.c.source.in_(sources))

@@ -19,7 +19,7 @@ def two_rates(base: float, effect: float, *, alpha: float = 0.05, power: float =
     n = (z_a sqrt(2 p (1 - p)) + z_b sqrt(p1 (1 - p1) + p2 (1 - p2)))² / effect², p the mean of both. Where units have several
     replies, multiply by 1 + (replies - 1) times their correlation within a unit. Raises ValueError for no effect or rates outside
     (0, 1)."""
-    other, critical, of_power = base + effect, _critical(alpha, looks), _of_power(power)
+    other, critical, of_power = base + effect, _critical(alpha, looks), _of_power(power, alpha)
     if not (0 < base < 1 and 0 < other < 1) or effect == 0:
         raise ValueError(f"rates {base} and {other}; wanted two that differ, each between 0 and 1")
     middle = (base + other) / 2
@@ -31,7 +31,7 @@ def two_means(sd: float, effect: float, *, alpha: float = 0.05, power: float = 0
     """Units of each of two arms for means that differ by `effect`, each unit's value with this standard deviation."""
     if not sd > 0 or effect == 0:
         raise ValueError(f"sd = {sd}, effect = {effect}; wanted an sd above 0 and an effect")
-    return math.ceil(2 * ((_critical(alpha, looks) + _of_power(power)) * sd / effect) ** 2)
+    return math.ceil(2 * ((_critical(alpha, looks) + _of_power(power, alpha)) * sd / effect) ** 2)
 
 
 def win_rate(wins: float, ties: float = 0.0, *, alpha: float = 0.05, power: float = 0.8, looks: bool = False) -> int:
@@ -41,11 +41,17 @@ def win_rate(wins: float, ties: float = 0.0, *, alpha: float = 0.05, power: floa
 
     Raises ValueError for 1/2 itself and for a rate that these ties rule out."""
     edge = wins - 0.5
-    if edge == 0 or not 0 <= ties < 1 or abs(edge) > (1 - ties) / 2:
-        raise ValueError(f"a win rate of {wins} with {ties:.0%} ties; wanted one that differs from 0.5 and can be")
+    if not 0 <= ties < 1:
+        raise ValueError(f"a share of ties of {ties}; wanted one from 0 on and below 1")
+    if edge == 0:
+        raise ValueError("a win rate of 0.5, which is no difference; wanted one above or below it")
+    if abs(edge) > (1 - ties) / 2:
+        raise ValueError(
+            f"a win rate of {wins} with {ties:.0%} ties; wanted one between {ties / 2:g} and {1 - ties / 2:g}"
+        )
     none = math.sqrt((1 - ties) / 4)
     some = math.sqrt((1 - ties) / 4 - edge**2)
-    return math.ceil(((_critical(alpha, looks) * none + _of_power(power) * some) / edge) ** 2)
+    return math.ceil(((_critical(alpha, looks) * none + _of_power(power, alpha) * some) / edge) ** 2)
 
 
 def _critical(alpha: float, looks: bool) -> float:
@@ -55,7 +61,11 @@ def _critical(alpha: float, looks: bool) -> float:
     return float(half_width(1.0, 1.0, 1.0, alpha)) if looks else NormalDist().inv_cdf(1 - alpha / 2)
 
 
-def _of_power(power: float) -> float:
+def _of_power(power: float, alpha: float) -> float:
     if not 0 < power < 1:
         raise ValueError(f"power = {power}; wanted between 0 and 1, such as 0.8")
+    if power <= alpha:
+        raise ValueError(
+            f"power = {power} with alpha = {alpha}; wanted a power above alpha, which chance alone reaches"
+        )
     return NormalDist().inv_cdf(power)

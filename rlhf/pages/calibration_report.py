@@ -9,7 +9,7 @@ from typing import Any
 from markupsafe import Markup
 
 from rlhf.pages import plots
-from rlhf.pages.page import Section, basis, bullets, headline, page, plot_grid, small, table
+from rlhf.pages.page import Section, basis, bullets, headline, p_value, page, plot_grid, small, table
 from rlhf.pages.run_report import FILE, facts_of, write_page
 
 # figure -> what a reader calls it, and what it means
@@ -87,7 +87,7 @@ def _lead(report: Mapping[str, Any]) -> Markup:
     return headline(
         f"{t:.3g}",
         f"is what the scores of {report['parent']} are divided by: they {word}. Afterwards P = sigmoid(score a − score b) is meant "
-        f"to be the chance that a labeler prefers a; {verdict} (p: {_chance(p)}).",
+        f"to be the chance that a labeler prefers a; {verdict} (p: {p_value(p)}).",
     )
 
 
@@ -110,12 +110,8 @@ def _cell(figures: Mapping[str, Any], key: str) -> str:
 
 def _with_range(figures: Mapping[str, Any], key: str, sign: str = "") -> str:
     low, high = figures.get(f"{key}_low"), figures.get(f"{key}_high")
-    value = _chance(figures[key]) if key.endswith("_p") else _number(figures[key], sign)
+    value = p_value(figures[key]) if key.endswith("_p") else _number(figures[key], sign)
     return value if low is None else f"{value} ({_number(low, sign)} to {_number(high, sign)})"
-
-
-def _chance(p: float | None) -> str:
-    return "below 0.001" if p is not None and p < 0.001 else _number(p)
 
 
 def _number(value: float | None, sign: str = "") -> str:

@@ -110,6 +110,13 @@ def basis(n: int, unit: str, *, method: str = "", without: str = "a picture, not
     return f"n\u00a0=\u00a0{n:,} {unit}; " + (f"95 % interval: {method}." if method else f"no interval: {without}.")
 
 
+def p_value(p: float | None) -> str:
+    """'0.012', 'below 0.001', or a dash where nothing was tested."""
+    if p is None:
+        return "–"
+    return "below 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def small(text: str | Markup) -> Markup:
     """A remark under a table."""
     return Markup('<p class="small">{}</p>\n').format(text)

@@ -101,7 +101,8 @@ def sample_and_rank(
 
 
 def length_correlation(every: Sequence[Ranked]) -> tuple[float, int] | None:
-    """Rank correlation of points with tokens within prompts, and the number of prompts; None where lengths never differ."""
+    """Rank correlation of points with tokens within prompts, and the number of prompts; None where lengths never differ, and for
+    one prompt, whose few replies tell nothing."""
     scored = [
         (one.points, drawn.n_tokens, ranked.prompt.prompt.id)
         for ranked in every
@@ -111,7 +112,8 @@ def length_correlation(every: Sequence[Ranked]) -> tuple[float, int] | None:
     if not scored:
         return None
     points, tokens, prompts = zip(*scored, strict=True)
-    return within_prompts(points, tokens, prompts)
+    found = within_prompts(points, tokens, prompts)
+    return found if found is not None and found[1] > 1 else None
 
 
 def human_pairs(rows: Sequence[SnapshotRow], renderer: Renderer) -> tuple[list[TokenPair], dict[str, int]]:

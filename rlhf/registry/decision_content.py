@@ -130,7 +130,12 @@ def _assumptions(report: FoundReport) -> list[str]:
     own = content.get("assumptions") or ()
     said = [f"{key}: {value}" for key, value in own.items()] if isinstance(own, Mapping) else [str(one) for one in own]
     if (snapshot := content.get("snapshot")) and report.kind == "evaluation":
-        said.append(f"on the {snapshot['split']} side of {snapshot['name']}")
+        is_suite = snapshot["split"] == "not held out"
+        said.append(
+            f"on {snapshot['name']}, not held out"
+            if is_suite
+            else f"on the {snapshot['split']} side of {snapshot['name']}"
+        )
     if (judge := content.get("judge")) and report.kind == "comparison":
         flattered = ", ".join(judge.get("flatters") or ())
         said.append(
@@ -143,6 +148,8 @@ def _assumptions(report: FoundReport) -> list[str]:
                 if value is None
                 else f"the judge agrees with people on {value:.1%} of {n} pairs that it was not trained on"
             )
+            by_source = (known.get("by_source") or {}).get("shown", {})
+            said += [f"of these, from {name}: {m['value']:.1%} of {m['n']}" for name, m in by_source.items()]
     if content.get("simulated"):
         said.append("simulated labelers: the figures say nothing about human preferences")
     return said

@@ -16,6 +16,7 @@ from rlhf.errors import BadInput, BadUsage
 from rlhf.feedback import person_names
 from rlhf.feedback.drafts import Rejected
 from rlhf.feedback.resolve import Defaults
+from rlhf.records import Message, Pair
 from rlhf.snapshots.cutting import n_tombstones
 from rlhf.snapshots.names import check_name
 from rlhf.store import Workspace
@@ -63,9 +64,9 @@ def generate(workspace: Workspace, name: str, paths: Sequence[str | Path], *, he
         if attribute in groups:
             raise BadInput(f"{file.name} swaps {attribute}, as a file before it does", fix="put both into one file")
         groups[attribute] = templates.groups_of(found)
-    gathered = Gathered()
+    gathered, taken = Gathered(), dict[str, templates.Filled]()
     for file, found in read:
-        _gather(workspace, file, found, gathered)
+        _gather(workspace, file, found, gathered, taken)
     origin = {
         "format": SOURCE,
         "files": [{"name": file.name, "sha256": hashlib.sha256(file.read_bytes()).hexdigest()} for file in files],
@@ -75,20 +76,34 @@ def generate(workspace: Workspace, name: str, paths: Sequence[str | Path], *, he
     return Generated(suite, suite.manifest["templates"], len(rows), groups)
 
 
-def _gather(workspace: Workspace, file: Path, found: Sequence[templates.Filled], gathered: Gathered) -> None:
+def _gather(
+    workspace: Workspace,
+    file: Path,
+    found: Sequence[templates.Filled],
+    gathered: Gathered,
+    taken: dict[str, templates.Filled],
+) -> None:
+    """Add every row. taken: pair's id -> what it is of."""
     defaults = Defaults(SOURCE, False, "human", ("evaluate",), workspace.key)
     for number, one in enumerate(found, 1):
         try:
             ready = made_ready(file.name, number, one.entry, defaults)
             require_unburied(workspace, [ready])
             assert ready.pair is not None
-            if (before := gathered.templates.get(ready.pair.id)) is not None:
-                group = gathered.tags[ready.pair.id].get(one.name.partition("/")[0])
-                raise Rejected(f"it reads as {before} ({group}) does, once personal data is replaced")
+            if (before := taken.get(ready.pair.id)) is not None:
+                why = "" if _as_written(before) == _as_written(one) else ", once personal data is replaced"
+                raise Rejected(f"it reads as {before.name} ({before.group}) does{why}")
         except Rejected as verdict:
             raise BadInput(
                 f"{file.name}: {one.name} ({one.group}): {verdict}",
                 fix="reword the template, or give other words (the mask replaces e-mail addresses, numbers and, where "
                 "RLHF_NAMES_MODEL is set, names)",
             ) from None
+        taken[ready.pair.id] = one
         gathered.add(ready, one.entry)
+
+
+def _as_written(one: templates.Filled) -> str:
+    """The id that the row would have unmasked."""
+    draft = one.entry.draft
+    return Pair.of([Message(turn.role, turn.content) for turn in draft.prompt], draft.first, draft.second).id

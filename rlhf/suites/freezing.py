@@ -19,6 +19,7 @@ from rlhf.snapshots.opening import open_snapshot
 from rlhf.snapshots.rows import SPLITS
 from rlhf.store import Workspace, Write
 from rlhf.store.tables import suites
+from rlhf.suites.names import is_train_side
 from rlhf.suites.opening import SCHEMA_VERSION, Suite, open_suite
 from rlhf.suites.rows import SuiteRow, row_of, write_shards
 
@@ -26,7 +27,7 @@ _ATTEMPTS = 20  # imports of one name that may win the next number before us (Po
 
 
 def cut(workspace: Workspace, name: str, *, snapshot: str, split: str = "test", held_out: bool = True) -> Suite:
-    """Freeze the judged pairs of a snapshot's side as a suite; strata are the sources.
+    """Freeze the judged pairs of a snapshot's side as a suite; strata are the sources. A train side is never held out.
 
     Without judgements whose consent doesn't cover evaluation, pairs that are left without any, and pairs that a safety item holds.
     Raises BadUsage (name, split), NotFound, BadInput where no pair is left.
@@ -52,8 +53,9 @@ def cut(workspace: Workspace, name: str, *, snapshot: str, split: str = "test", 
             fix="cut it with a larger --holdout, or name another snapshot",
         )
     origin = {"snapshot": whole.ref, "snapshot_digest": whole.digest, "split": split}
+    is_unseen = held_out and not is_train_side(origin)
     return freeze(
-        workspace, name, rows, held_out=held_out, origin=origin, left_out=left_out, erased_before=erased_before
+        workspace, name, rows, held_out=is_unseen, origin=origin, left_out=left_out, erased_before=erased_before
     )
 
 

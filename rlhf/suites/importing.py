@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 from rlhf.errors import BadInput, BadUsage
 from rlhf.feedback import person_names, tombstones
@@ -35,7 +35,8 @@ _LOOKED_AT = 200
 
 @dataclass(frozen=True, slots=True)
 class Imported:
-    """What became of every row of the files."""
+    """What became of every row of the files. again: accepted rows whose pairs or prompts were all there by then, and to which they
+    brought another stratum, style, tag or verdict."""
 
     suite: Suite
     format: str
@@ -43,6 +44,7 @@ class Imported:
     accepted: int
     duplicates: int
     rejected: int
+    again: int
     errors: tuple[RejectedRow, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -54,6 +56,7 @@ class Imported:
             "accepted": self.accepted,
             "duplicates": self.duplicates,
             "rejected": self.rejected,
+            "again": self.again,
             "errors": [error.as_json() for error in self.errors],
         }
 
@@ -77,8 +80,8 @@ class Gathered:
             if before.get(name, value) != value:
                 raise Rejected(f"its tag {name} is '{value}', and the same pair stood before with '{before[name]}'")
 
-    def add(self, ready: Ready, entry: Entry) -> bool:
-        """Whether the row says something that wasn't there."""
+    def add(self, ready: Ready, entry: Entry) -> Literal["new", "again", ""]:
+        """Whether the row is new, or says something of one that was there; else nothing."""
         assert ready.pair is not None
         pair_id = ready.pair.id
         is_new = pair_id not in self.pairs
@@ -95,7 +98,9 @@ class Gathered:
         self.templates[pair_id] = entry.template
         if ready.subject:
             self.subjects[pair_id] = ready.subject
-        return is_new or len(said) + len(strata) + len(styles) + len(tags) > before
+        if is_new:
+            return "new"
+        return "again" if len(said) + len(strata) + len(styles) + len(tags) > before else ""
 
     def rows(self) -> Iterable[SuiteRow]:
         for pair_id, pair in self.pairs.items():
@@ -132,7 +137,7 @@ def import_files(
     form = next((known for known in FORMATS if known == format), None) or _detected(files)
     with workspace.read() as connection:
         erased_before = n_tombstones(connection)
-    gathered, counts, errors = Gathered(), dict.fromkeys(("rows", "accepted", "duplicates", "rejected"), 0), []
+    gathered, counts, errors = Gathered(), dict.fromkeys(("rows", "accepted", "duplicates", "rejected", "again"), 0), []
     for file in files:
         for line, reason in _read(workspace, file, form, gathered, counts):
             errors.append(RejectedRow(file.name, line, reason))
@@ -180,8 +185,9 @@ def _read(
             counts["rejected"] += 1
             yield row.line, str(verdict)
             continue
-        news = [gathered.add(ready, entry) for entry, ready in found]
+        news = {gathered.add(ready, entry) for entry, ready in found}
         counts["accepted" if any(news) else "duplicates"] += 1
+        counts["again"] += "again" in news and "new" not in news
 
 
 def made_ready(file: str, line: int, entry: Entry, defaults: Defaults) -> Ready:

@@ -19,7 +19,7 @@ SUITES = Shelf(suites, "suite", "import one with: rlhf suite import", "imported"
 @dataclass(frozen=True, slots=True)
 class SuiteEntry:
     """What the store records of a suite; `path` is relative to the artifact root. origin: the files or the snapshot that it is
-    from."""
+    from. held_out: as declared, and never of one cut from a train side."""
 
     name: str
     number: int
@@ -62,16 +62,22 @@ def find(connection: Connection, ref: str) -> SuiteEntry:
     return _entry(find_row(connection, ref, SUITES))
 
 
+def is_train_side(origin: Mapping[str, Any]) -> bool:
+    """Whether it was cut from what versions are trained on."""
+    return origin.get("split") == "train"
+
+
 def _entry(row: Row[Any]) -> SuiteEntry:
+    origin = json.loads(row.origin)
     return SuiteEntry(
         row.name,
         row.number,
         row.digest,
         row.path,
-        bool(row.held_out),
+        bool(row.held_out) and not is_train_side(origin),  # rows from before this was refused say so still
         row.n_pairs,
         row.n_prompts,
-        json.loads(row.origin),
+        origin,
         row.actor,
         row.created_at,
     )

@@ -41,7 +41,7 @@ class Suite:
     def manifest(self) -> dict[str, Any]:
         """Counts by stratum, style, tag, source and kind; what was left out; how many rows were erased."""
         manifest: dict[str, Any] = json.loads((self.path / "manifest.json").read_text("utf-8"))
-        return manifest
+        return {**manifest, "held_out": self.entry.held_out}
 
     @property
     def strata(self) -> Mapping[str, int]:

@@ -181,6 +181,7 @@ def _fill(name: str, template: Mapping[str, Any], words: Mapping[str, Words], sl
     extra = set(template.get("values") or {}) - words.keys()
     if extra:
         raise Rejected(f"'values' names the group {sorted(map(str, extra))[0]}, which isn't there")
+    _require_variety(words, slots)
     for place in range(max(sizes.values(), default=1)):
         by_group = {
             group: _entry(template, {slot: own[slot][place % len(own[slot])] for slot in slots}, name, place, group)
@@ -190,6 +191,30 @@ def _fill(name: str, template: Mapping[str, Any], words: Mapping[str, Words], sl
             if by_group[one].entry.draft == by_group[other].entry.draft:
                 raise Rejected(f"it reads the same for {one} and {other}")
         yield from by_group.values()
+
+
+def _require_variety(words: Mapping[str, Words], slots: set[str]) -> None:
+    """Raises Rejected for a group that has one row's words where another has several: its rows would all be one text."""
+    rows = {
+        group: list(zip(*_spread([own[slot] for slot in sorted(slots)]), strict=True)) for group, own in words.items()
+    }
+    most = max(rows, key=lambda group: len(rows[group]), default="")
+    for group, own in rows.items():
+        if len(own) == 1 < len(rows[most]):
+            several = ", ".join(f"{{{slot}}}" for slot in sorted(slots) if len(words[most][slot]) > 1)
+            raise Rejected(
+                f"group {group} has one word for {several}, and {most} has {len(rows[most])}: {group} would have the same text "
+                f"{len(rows[most])} times; give it as many words"
+            )
+        if again := next((place for place, row in enumerate(own) if row in own[:place]), None):
+            first = own.index(own[again])
+            raise Rejected(f"group {group} has the same words at places {first + 1} and {again + 1} of its lists")
+
+
+def _spread(lists: Sequence[tuple[str, ...]]) -> list[tuple[str, ...]]:
+    """Each as long as the longest, single words repeated."""
+    longest = max(map(len, lists))
+    return [own * longest if len(own) == 1 else own for own in lists]
 
 
 def _entry(template: Mapping[str, Any], values: Mapping[str, str], name: str, place: int, group: str) -> Filled:
