@@ -194,12 +194,24 @@ def test_best_of_one_is_a_coin_and_the_proxy_s_own_curve_is_the_largest_of_n(
     assert [p["kl"]["value"] for p in points] == [pytest.approx(best_of_n_kl(n), abs=1e-6) for n in (1, 2, 4, 8)]
     for p, n in zip(
         points, (1, 2, 4, 8), strict=True
-    ):  # n draws and one more: the largest is among the n by n / (n + 1)
-        assert p["proxy"]["value"] == pytest.approx(n / (n + 1), abs=0.12)
+    ):  # of n draws and one more the largest is among the n by n / (n + 1)
+        assert p["proxy"]["value"] == pytest.approx(n / (n + 1), abs=1e-6) and p["proxy"]["low"] is None
     assert points[0]["truth"]["value"] == pytest.approx(0.5, abs=0.1)
     assert all(p["truth"]["low"] <= p["truth"]["value"] <= p["truth"]["high"] for p in points)
     again = best_of(workspace, "demo@1", "demo", n_best=8, where=given(), write=write, score=score_plain)
     assert again.digest == report.digest and len(write.asked) == 9, "what was written is kept"
+
+
+def test_by_a_judge_with_points_best_of_one_is_a_half_whatever_the_start_was(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    two_policies(workspace, tmp_path)
+    for seed in (9, 10):
+        published(workspace, tmp_path, seed, "other")
+    report = best_of(workspace, "demo@1", "other@2", n_best=4, where=given(), write=Writer(), score=score_plain)
+    first, *later = (p["truth"] for p in report.content["points"])
+    assert (first["value"], first["low"]) == (0.5, None) and "same for every prompt" in first["method"]
+    assert all(p["low"] < p["value"] < p["high"] for p in later)
 
 
 def test_what_can_not_be_drawn_is_refused(based: Workspace, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from rlhf.measures.best_of_n import best_of_n, best_of_n_kl
+from rlhf.measures.best_of_n import best_of_n, best_of_n_kl, best_of_n_over_starts
 
 
 def test_it_is_the_mean_over_every_draw() -> None:
@@ -44,3 +44,17 @@ def test_more_draws_than_replies_are_refused(ns: list[int]) -> None:
 def test_shapes_that_differ_are_refused() -> None:
     with pytest.raises(ValueError, match="shapes"):
         best_of_n(np.zeros((1, 3)), np.zeros((1, 4)), [1])
+
+
+def test_over_all_starts_best_of_one_is_a_half_and_the_luck_of_one_start_is_gone() -> None:
+    points = np.random.default_rng(4).normal(size=(30, 9))
+    wins = (np.sign(points[:, :, None] - points[:, None, :]) + 1) / 2
+    found = best_of_n_over_starts(points, wins, [1, 2, 4, 8])
+    assert found[:, 0] == pytest.approx(np.full(30, 0.5))
+    assert found.mean(axis=0) == pytest.approx([n / (n + 1) for n in (1, 2, 4, 8)]), (
+        "of n + 1 draws the largest is among n"
+    )
+    by_one = best_of_n(points[:, 1:], wins[:, 1:, 0], [1, 2, 4, 8])
+    assert by_one.std(axis=0)[1] > 3 * found.std(axis=0)[1]
+    with pytest.raises(ValueError, match="replies again"):
+        best_of_n_over_starts(points, wins[:, :, 0], [1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -15,17 +16,20 @@ from rlhf.evaluation.asked_prompts import Where
 from rlhf.evaluation.curve_content import head, is_simulated, publish, who, with_figures
 from rlhf.evaluation.curve_judges import half, nearest, proxy_of, truth_of
 from rlhf.evaluation.curve_points import Point
-from rlhf.evaluation.judges import Score
+from rlhf.evaluation.estimates import Floats, nothing
+from rlhf.evaluation.judges import Judged, Score
 from rlhf.evaluation.reply_pairs import Progress, ReplyPair, Write, written_by
 from rlhf.evaluation.reports import Report
 from rlhf.evaluation.sides import Side, open_side
-from rlhf.measures.best_of_n import best_of_n, best_of_n_kl
+from rlhf.measures.best_of_n import best_of_n, best_of_n_kl, best_of_n_over_starts
 from rlhf.store import Workspace
 
 if TYPE_CHECKING:
     from rlhf.policy import Prompt, Sampling
 
 N_PROMPTS, MAX_NEW_TOKENS = 100, 128
+BY_CONSTRUCTION = "no interval: over all choices of the replies it is the same for every prompt"
+_ALIKE = 1e-9
 
 
 def best_of(
@@ -60,17 +64,17 @@ def best_of(
     asked = where.draw(workspace, [side], sampling, seed)
     pool = _pool(workspace, side, asked.prompts, sampling, n_best + 1, write or policy.replies, on_progress)
     pairs = [ReplyPair(row[0].prompt, reply, row[0]) for row in zip(*pool, strict=True) for reply in row[1:]]
-    by_proxy, judged = optimised.judge(pairs).verdicts, truth.judge(pairs)
-    shape = (len(asked.prompts), n_best)
-    known = [v.score_a for v in by_proxy if v.score_a is not None]
-    least = min(known, default=0.0) - 1.0  # a reply that can't be scored is picked last
-    scores = np.array([least if v.score_a is None else v.score_a for v in by_proxy]).reshape(shape)
-    wins_PN = [np.array([half(v.win) for v in verdicts]).reshape(shape) for verdicts in (by_proxy, judged.verdicts)]
+    by_proxy, judged = optimised.judge(pairs), truth.judge(pairs)
     ns = [n for k in range(n_best.bit_length()) if (n := 2**k) <= n_best]
-    proxies, wins = (best_of_n(scores, own, ns).T for own in wins_PN)
+    texts = [[reply.text for reply in row] for row in zip(*pool, strict=True)]
+    proxies, wins = (_curve(by_proxy, verdicts, texts, ns) for verdicts in (by_proxy, judged))
     firsts = [ReplyPair(row[0].prompt, row[1], row[0]) for row in zip(*pool, strict=True)]
     points = [Point(f"best of {n}", side.ref.digest, firsts, None, _exact(best_of_n_kl(n))) for n in ns]
     top = head("best of n", side.ref.text, points, proxies, wins, seed)
+    for name, curve in (("proxy", proxies), ("truth", wins)):
+        for row, own in zip(top["points"], curve, strict=True):
+            if np.ptp(own) < _ALIKE:
+                row[name] = {**nothing(), "value": row[name]["value"], "n": len(own), "method": BY_CONSTRUCTION}
     content = {
         **top,
         "versions": with_figures([side], top["points"][-1:]),
@@ -82,6 +86,36 @@ def best_of(
         "simulated": is_simulated(workspace, [optimised, truth]),
     }
     return publish(workspace, content, out)
+
+
+def _curve(by_proxy: Judged, judged: Judged, texts: Sequence[Sequence[str]], ns: Sequence[int]) -> Floats:
+    """(len(ns), P) wins of the best by the proxy, and whether they are the mean over all choices of the start: where the judge gave
+    points, so that any two replies can be compared; a rule has seen each with the first one only."""
+    scores_PM = _points(by_proxy, texts)
+    least = np.nanmin(scores_PM, initial=0.0) - 1.0  # a reply that can't be scored is picked last
+    picked_PM = np.where(np.isnan(scores_PM), least, scores_PM)
+    if any(v.score_a is not None for v in judged.verdicts):
+        wins = best_of_n_over_starts(picked_PM, _wins(_points(judged, texts), texts), ns)
+        return wins.T
+    halves = np.array([half(v.win) for v in judged.verdicts]).reshape(len(texts), -1)
+    return best_of_n(picked_PM[:, 1:], halves, ns).T
+
+
+def _points(judged: Judged, texts: Sequence[Sequence[str]]) -> Floats:
+    """(P, M) of each reply, the start's first; NaN where it can't be scored."""
+    a, b = (
+        np.array([math.nan if x is None else x for x in side]).reshape(len(texts), -1)
+        for side in zip(*((v.score_a, v.score_b) for v in judged.verdicts), strict=True)
+    )
+    return np.column_stack([b[:, 0], a])
+
+
+def _wins(points_PM: Floats, texts: Sequence[Sequence[str]]) -> Floats:
+    """(P, M, M) of the row's reply over the column's; a half where either can't be scored, and of equal texts, whose points may
+    differ in the last digit."""
+    wins = (np.sign(points_PM[:, :, None] - points_PM[:, None, :]) + 1) / 2
+    same = np.array([[[one == other for other in row] for one in row] for row in texts])
+    return np.where(np.isnan(wins) | same, 0.5, wins)
 
 
 def _pool(

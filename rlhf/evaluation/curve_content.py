@@ -28,7 +28,8 @@ METHOD = {
     "win_rate": "mean over replies of the win over the start's reply to the same prompt, a tie half; interval over opening turns",
     "kl": "mean of log p(version) - log p(bare base) over its own replies, nats a reply; of a run, to its reference, as its watch "
     "had it",
-    "best_of_n": "unbiased over all draws of n from the pool; KL at most log n - (n - 1) / n, from what was sampled",
+    "best_of_n": "unbiased over all draws of n from the pool and, by a judge that gives points, of the reply that it is held "
+    "against; KL at most log n - (n - 1) / n, from what was sampled",
     "fall": "from the point of the highest true win rate to the first later one that is lower while the proxy is not; paired "
     "bootstrap, Bonferroni over all pairs of points",
 }

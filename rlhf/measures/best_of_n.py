@@ -32,6 +32,19 @@ def best_of_n(proxy_PN: ArrayLike, truth_PN: ArrayLike, ns: Sequence[int]) -> Fl
     return np.stack([_ranked(own, true) @ shares for own, true in zip(proxy, truth, strict=True)])
 
 
+def best_of_n_over_starts(proxy_PM: ArrayLike, wins_PMM: ArrayLike, ns: Sequence[int]) -> Floats:
+    """(P, len(ns)): as `best_of_n` where the truth is the win over one more reply, averaged over which of the M replies that is, so
+    that its luck isn't in the curve and best of 1 is a half. wins: (P, M, M), of the reply of the row over that of the column."""
+    proxy, wins = np.asarray(proxy_PM, dtype=np.float64), np.asarray(wins_PMM, dtype=np.float64)
+    size = proxy.shape[-1]
+    if wins.shape != (*proxy.shape, size):
+        raise ValueError(f"shapes {proxy.shape} and {wins.shape}; wanted prompts by replies, and by replies again")
+    others = [np.delete(np.arange(size), start) for start in range(size)]
+    found = [best_of_n(proxy[:, own], wins[:, own, start], ns) for start, own in enumerate(others)]
+    means: Floats = np.mean(found, axis=0)
+    return means
+
+
 def best_of_n_kl(n: int) -> float:
     """KL of best-of-n from the policy that was sampled, nats a reply: at most log n - (n - 1) / n (Beirami et al. 2024)."""
     return log(n) - (n - 1) / n
