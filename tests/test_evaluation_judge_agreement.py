@@ -140,6 +140,15 @@ def test_of_many_pairs_a_sample_by_hash_is_taken(workspace: Workspace) -> None:
     assert asked == [pair.prompt[-1].content for pair in lowest]
 
 
+def test_a_big_source_drowns_no_small_one(workspace: Workspace) -> None:
+    big = [judged(pair_of(i), "a", source="big") for i in range(MOST + 60)]
+    small = [judged(pair_of(1000 + i), "b", source="small") for i in range(45)]
+    put(workspace, [*big, *small])
+    found = told(workspace, RuleJudge("first", lambda *_: 1.0, "3" * 64))
+    by = {source: (m["value"], m["n"]) for source, m in found["by_source"]["shown"].items()}  # type: ignore[index]
+    assert by == {"big": (1.0, MOST // 2), "small": (0.0, 45)} and found["n"] == MOST // 2 + 45
+
+
 def test_a_snapshot_that_is_not_here_is_told(workspace: Workspace, tmp_path: Path) -> None:
     put(workspace, [judged(pair_of(i), long_side(i)) for i in range(12)])
     reward = published(workspace, tmp_path, snapshot_digest="9" * 64)

@@ -1,8 +1,9 @@
 """Is the judge to be believed? How far a reward or a rule says what people said of the same pairs, in this workspace.
 
 Held against it are pairs that people judged and that it wasn't trained on: by its lineage neither the pair nor its opening turn
-stands on the train side of a snapshot behind it. At most `MOST` of them, in order of their ids, which are digests: a sample by
-hash. A reward's scores of them are kept as others are, so that the next comparison by the same judge costs nothing here.
+stands on the train side of a snapshot behind it. `MOST` of them, as many of each source and of each `MIN_SHOWN` at least (of very
+many sources the first), in order of their ids, which are digests: a sample by hash in which a big source drowns no small one. A
+reward's scores of them are kept as others are, so that the next comparison by the same judge costs nothing here.
 """
 
 from __future__ import annotations
@@ -159,23 +160,30 @@ def _trainings(workspace: Workspace, judge: RewardJudge | RuleJudge) -> tuple[Se
 
 
 def _sample(connection: Connection, sides: Sequence[TrainSide]) -> tuple[list[_Known], int]:
-    found: list[_Known] = []
-    n_seen = 0
-    for one in _by_people(connection):
-        if any(one.pair.id in side.pairs or one.pair.group in side.groups for side in sides):
-            n_seen += 1
-            continue
-        found.append(one)
-        if len(found) == MOST:
-            break
-    return found, n_seen
+    people = select(judgements.c.source).where(judgements.c.kind == "human")
+    names = list(connection.scalars(people.distinct().order_by(judgements.c.source)))
+    found: dict[str, _Known] = {}
+    seen: set[str] = set()
+    for place, name in enumerate(names[: 2 * MOST // MIN_SHOWN]):  # what one source lacks, those after it may have
+        room = max(MIN_SHOWN, (MOST - len(found)) // (len(names) - place))
+        for one in _by_people(connection, name):
+            if any(one.pair.id in side.pairs or one.pair.group in side.groups for side in sides):
+                seen.add(one.pair.id)
+            elif one.pair.id not in found:
+                found[one.pair.id] = one
+                room -= 1
+            if not room:
+                break
+    return sorted(found.values(), key=lambda one: one.pair.id), len(seen)
 
 
-def _by_people(connection: Connection) -> Iterator[_Known]:
-    """Pairs on which people's judgements, which may be used to evaluate, say a side or a tie; in order of their ids."""
+def _by_people(connection: Connection, source: str) -> Iterator[_Known]:
+    """Pairs that people judged under this source, on which all people's judgements that may be used to evaluate say a side or a
+    tie; in order of their ids."""
     after = ""
+    own = (judgements.c.kind == "human") & (judgements.c.source == source)
     while True:
-        query = select(judgements.c.pair_id).where(judgements.c.kind == "human", judgements.c.pair_id > after)
+        query = select(judgements.c.pair_id).where(own, judgements.c.pair_id > after)
         ids = list(connection.scalars(query.distinct().order_by(judgements.c.pair_id).limit(_AT_ONCE)))
         if not ids:
             return
