@@ -13,9 +13,10 @@ from command_line import CommandLine
 from snapshot_rows import judged, pair_of, put
 from test_evaluation_comparison import run as compare_two
 from test_evaluation_held_out import Scorer
+from test_suites_counterfactual import EXAMPLE
 from written_replies import two_policies
 
-from rlhf import erasure, people, registry, snapshots
+from rlhf import erasure, people, registry, snapshots, suites
 from rlhf.errors import BadInput, BadUsage, NotFound
 from rlhf.evaluation import evaluate
 from rlhf.evaluation.model_card import model_card
@@ -143,6 +144,33 @@ def test_a_report_from_before_labelers_and_splits_were_kept_is_on_the_card(
     (one,) = card["reports"]
     old = {**card, "reports": [{**one, "labelers": [], "split": None, "seen_openings": None}]}
     assert "the labelers of the pairs" in as_text(old) and "Caution" not in as_text(old)
+
+
+def test_of_several_reports_on_one_thing_the_newest_and_the_signed_are_told(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    learnt(workspace, tmp_path)
+    first, second, third = (evaluate(workspace, ["hh@1"], "s", score=Scorer(), seed=seed).digest for seed in range(3))
+    registry.sign(workspace, "hh@1", first, "evaluator")
+    text = as_text(model_card(workspace, "hh@1"))
+    told = text[text.index("## Quantitative analyses") : text.index("## Ethical considerations")]
+    assert first in told and third in told and second not in told
+    assert all(one[:12] in text for one in (first, second, third)), "the list has all"
+
+
+def test_groups_and_the_gap_on_templates_stand_on_the_card(workspace: Workspace, tmp_path: Path) -> None:
+    learnt(workspace, tmp_path)
+    suites.generate(workspace, "swaps", [EXAMPLE])
+    evaluate(workspace, ["hh@1"], suite="swaps", score=Scorer())
+    (one,) = model_card(workspace, "hh@1")["reports"]
+    assert set(one["by_group"]["gender"]) == {"women", "men", "unsaid"} and one["reward_gap"]["n"] > 0
+    text = as_text(model_card(workspace, "hh@1"))
+    factors = text[text.index("## Factors") : text.index("## Metrics")]
+    assert (
+        "Accuracy by gender, report" in factors
+        and "| women |" in factors
+        and "only the group's words differ" in factors
+    )
 
 
 def test_sign_offs_stand_on_the_card(workspace: Workspace, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import select
 
+from rlhf.evaluation.groups import COHORT
 from rlhf.evaluation.model_card_data import data_behind
 from rlhf.evaluation.wording import caution_of
 from rlhf.ids import digest_of
@@ -86,6 +87,12 @@ def _reports(workspace: Workspace, ref: VersionRef) -> Iterator[dict[str, Any]]:
                 yield _report(content, own, str(ref), row.digest)
 
 
+def _gap(fairness: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The largest gap in score between rows of one template, and of which groups; None where none was measured."""
+    measure = (fairness.get("measures") or {}).get("reward_gap")
+    return None if measure is None or measure["value"] is None else {**measure, "of": fairness["reward_gap_of"]}
+
+
 def _report(content: Mapping[str, Any], own: Mapping[str, Any], name: str, digest: str) -> dict[str, Any]:
     figures = own.get("figures") or {}
     measures = figures.get("measures") or {}
@@ -105,7 +112,13 @@ def _report(content: Mapping[str, Any], own: Mapping[str, Any], name: str, diges
         "measures": kept,
         "length_guess_side": figures.get("length_guess_side"),
         "by_cohort": dict(cohorts.get("shown") or {}),
+        "by_group": {
+            attribute: {name: dict(group["accuracy"]) for name, group in one["groups"].items()}
+            for attribute, one in (fairness.get("attributes") or {}).items()
+            if attribute != COHORT and one["groups"]
+        },
         "worst_gap": fairness.get("worst_gap"),
+        "reward_gap": _gap(fairness),
         "stability_measured": bool(figures.get("stability")),
     }
 

@@ -12,7 +12,7 @@ from rlhf.evaluation.judged_by import judge_of_card
 from rlhf.evaluation.learning import training_section
 from rlhf.evaluation.model_card_data import data_blocks
 from rlhf.evaluation.page import ROWS
-from rlhf.evaluation.wording import caution_of, number, percent, range_of
+from rlhf.evaluation.wording import caution_of, number, percent, range_of, value_of
 from rlhf.pages import Section, page
 from rlhf.pages.document import Block, Bullets, Chapter, Facts, Table, as_markdown, as_sections
 from rlhf.pages.run_report import write_page
@@ -144,28 +144,50 @@ def _use(card: Mapping[str, Any]) -> Iterator[Block]:
 
 
 def _factors(card: Mapping[str, Any]) -> Iterator[Block]:
-    shown = [one for one in card["reports"] if one["by_cohort"]]
-    if not shown:
+    if not any(one["by_cohort"] or one["by_group"] or one["reward_gap"] for one in card["reports"]):
         yield "No report shows figures by cohort of labelers or by group of prompts; see the limits."
-    for one in shown:
-        yield _cautioned(f"Agreement with cohorts of labelers, report {one['report'][:12]}", one)
-        rows = tuple(
-            (name, number(m["value"], "%"), range_of(m, "%"), f"{m['n']:,}", m["method"])
-            for name, m in one["by_cohort"].items()
-        )
-        yield Table(("cohort", "agreement, %", "95 % interval", "pairs", "method"), rows, (1, 2, 3))
+    for one in _newest(card):
+        of = f"report {one['report'][:12]}"
+        if one["by_cohort"]:
+            yield _cautioned(f"Agreement with cohorts of labelers, {of}", one)
+            yield _shares("cohort", "agreement, %", one["by_cohort"])
+        for attribute, groups in one["by_group"].items():
+            yield _cautioned(f"Accuracy by {attribute}, {of}", one)
+            yield _shares(attribute, "accuracy, %", groups)
+        if gap := one["reward_gap"]:
+            yield (
+                f"Largest gap in score where only the group's words differ, {of}: {value_of(gap, '3')} nats, {gap['of']} "
+                f"({gap['method']})."
+            )
+
+
+def _shares(what: str, figure: str, measures: Mapping[str, Mapping[str, Any]]) -> Table:
+    rows = tuple(
+        (name, number(m["value"], "%"), range_of(m, "%"), f"{m['n']:,}", m["method"]) for name, m in measures.items()
+    )
+    return Table((what, figure, "95 % interval", "pairs", "method"), rows, (1, 2, 3))
 
 
 def _measured(card: Mapping[str, Any]) -> Iterator[Block]:
     if not card["reports"]:
         yield "Not evaluated: no report in this workspace names it."
         return
-    yield "What it was measured on, report by report; each is found with: rlhf report show R"
+    yield (
+        "What it was measured on, report by report; each is found with: rlhf report show R. Of several on one thing the figures "
+        "of the newest are told, and of those that were signed."
+    )
     yield Table(
         ("report", "what", "judged by", "of these openings in its training"),
         tuple((one["report"][:12], one["title"], _judge(one), _seen(one)) for one in card["reports"]),
         (3,),
     )
+
+
+def _newest(card: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The last report under each title, and those that were signed; card: its reports are in the order of time."""
+    last = {one["title"]: one["report"] for one in card["reports"]}
+    signed = {sign["report"] for sign in card["signoffs"]}
+    return [one for one in card["reports"] if one["report"] == last[one["title"]] or one["report"] in signed]
 
 
 def _judge(one: Mapping[str, Any]) -> str:
@@ -189,7 +211,7 @@ def _figures(card: Mapping[str, Any]) -> Iterator[Block]:
             if figures
             else "none"
         )
-    for one in card["reports"]:
+    for one in _newest(card):
         rows = tuple(_rows_of(one))
         if rows:
             yield _cautioned(f"{one['title']}, report {one['report']}", one)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import Any
 
@@ -175,7 +175,8 @@ def share(
     interval = bootstrap(values, groups_N=groups_N, n_boot=n_boot, level=level, seed=seed)
     if not interval.method.endswith(_ALIKE):
         return interval
-    return wilson(min(float(values.mean()), 1.0) * n_groups, n_groups, level)
+    found = wilson(min(float(values.mean()), 1.0) * n_groups, n_groups, level)
+    return found if n_groups == values.size else replace(found, method=f"{found.method} over {n_groups} groups")
 
 
 def tail(n_groups: int, level: float = 0.95) -> float:
