@@ -89,8 +89,8 @@ def best_of(
 
 
 def _curve(by_proxy: Judged, judged: Judged, texts: Sequence[Sequence[str]], ns: Sequence[int]) -> Floats:
-    """(len(ns), P) wins of the best by the proxy, and whether they are the mean over all choices of the start: where the judge gave
-    points, so that any two replies can be compared; a rule has seen each with the first one only."""
+    """(len(ns), P) wins of the best by the proxy: the mean over all choices of the start where the judge gave points, so that any
+    two replies can be compared; a rule has seen each with the first one only."""
     scores_PM = _points(by_proxy, texts)
     least = np.nanmin(scores_PM, initial=0.0) - 1.0  # a reply that can't be scored is picked last
     picked_PM = np.where(np.isnan(scores_PM), least, scores_PM)

@@ -81,7 +81,7 @@ def bootstrap(
     seed: int = 0,
 ) -> Interval:
     """Percentile bootstrap of `statistic` (Efron & Tibshirani 1993, ch. 13), its percentiles expanded for few groups
-    (`expanded`); whole groups are drawn where `groups_N` is given.
+    (`tail`); whole groups are drawn where `groups_N` is given.
 
     values: (N,) or (N, K), resampled along the first axis; statistic: resampled array -> float (`np.mean` of (N,) is
     vectorised). groups: N labels of any kind; pairs of one opening turn or one labeler aren't independent, and drawing
